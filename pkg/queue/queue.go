@@ -1,0 +1,82 @@
+package queue
+
+import (
+	"errors"
+	"time"
+)
+
+// BrokerRef names one broker: the namespace and name of its CeleryBroker.
+// Metrics of a broker exist in its namespace only.
+type BrokerRef struct {
+	Namespace string
+	Name      string
+}
+
+// String returns "namespace/name".
+func (r BrokerRef) String() string { return r.Namespace + "/" + r.Name }
+
+// Count is a number of messages that is either known, with the time at which
+// the broker said so, or unknown, with the reason. An unknown count has no
+// value: whoever reads N must look at Err first.
+type Count struct {
+	// N is the number of messages, never negative. Meaningless if Err is set.
+	N int64
+	// At is when the broker was asked. Counts of one observation may differ in
+	// age where a broker has several sources.
+	At time.Time
+	// Err says why the count is unknown. It names no credential.
+	Err error
+}
+
+// Known is a count of n messages as of at.
+func Known(n int64, at time.Time) Count { return Count{N: n, At: at} }
+
+// Unknown is a count that could not be read, for the given reason. Reason must
+// not be nil.
+func Unknown(reason error) Count { return Count{Err: reason} }
+
+// Depth is what one queue holds.
+type Depth struct {
+	// Backlog counts the messages that a worker could take now, over all
+	// priorities.
+	Backlog Count
+	// InFlight counts the messages that a worker holds and has not finished:
+	// reserved (prefetched) plus executing plus held for an ETA.
+	InFlight Count
+	// Scheduled counts those of InFlight that a worker holds for an ETA or
+	// countdown that has not come.
+	Scheduled Count
+}
+
+// Tasks is the work there is now: backlog + in flight − scheduled. It is as old
+// as the oldest of the three and unknown if one of them is.
+func (d Depth) Tasks() Count {
+	if err := errors.Join(d.Backlog.Err, d.InFlight.Err, d.Scheduled.Err); err != nil {
+		return Unknown(err)
+	}
+	at := d.Backlog.At
+	for _, t := range []time.Time{d.InFlight.At, d.Scheduled.At} {
+		if t.Before(at) {
+			at = t
+		}
+	}
+	return Known(d.Backlog.N+d.InFlight.N-d.Scheduled.N, at)
+}
+
+// Sample is the outcome of one exchange with a broker: every queue that the
+// broker or its configuration knows. Queues are keyed by the name that the
+// broker knows them by, which may hold any byte. A sample is not changed after
+// it was returned.
+type Sample struct {
+	// At is when the broker was asked.
+	At time.Time
+	// Queues holds one entry for each known queue, empty ones included.
+	Queues map[string]Depth
+	// Unattributed counts the messages that workers hold but that could not be
+	// assigned to any queue. While it is above zero, no queue's in-flight count
+	// is known to be zero (see Depth of a driver that reports it).
+	Unattributed int64
+	// DiscoveryPending is true while the list of queues may still be
+	// incomplete, so that a missing queue is not proof of a wrong name.
+	DiscoveryPending bool
+}
