@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# Installs what tests and demo run beside our own code: redis-server from the
+# distribution, and a pinned Celery in a virtual environment of its own. What is
+# there already is left alone, so that a second run takes under a second.
+# Without the rights to install it says what to install, and fails.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${CELERY_HPA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/celery-hpa}
+requirements=$here/requirements.txt
+oldest_python=3.10 # of the versions that requirements.txt has hashes for
+log=$(mktemp)
+child=
+held_back=
+
+# The step that runs is a background job, which a shell protects from Ctrl-C.
+clean_up() {
+  [[ -z $child ]] || kill "$child" 2>/dev/null || true
+  [[ -z $held_back ]] || systemctl unmask --runtime --quiet "$held_back"
+  rm -f "$log"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+fail() {
+  printf 'setup: %s\n' "$@" >&2
+  exit 1
+}
+
+# step TITLE COMMAND... runs the command and shows, at once and every ten
+# seconds, for how long; its output is shown only by show_log.
+step() {
+  local title=$1 started=$SECONDS shown=$SECONDS
+  shift
+  echo "$title: …"
+  "$@" >"$log" 2>&1 </dev/null &
+  child=$!
+  while kill -0 "$child" 2>/dev/null; do
+    sleep 0.1
+    if ((SECONDS - shown >= 10)); then
+      shown=$SECONDS
+      echo "$title: $((SECONDS - started))s"
+    fi
+  done
+  local status=0
+  wait "$child" || status=$?
+  child=
+  echo "$title: $( ((status)) && echo failed || echo "done") in $((SECONDS - started))s"
+  return "$status"
+}
+
+show_log() { tail -n 20 "$log" | sed 's/^/    /' >&2; }
+
+# at_least HAVE WANT compares versions.
+at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
+
+check_go() {
+  local want have
+  want=$(awk '$1 == "go" {print $2; exit}' "$root/go.mod")
+  command -v go >/dev/null ||
+    fail "Go $want or newer is needed and there is none in PATH: see https://go.dev/doc/install"
+  have=$(go env GOVERSION)
+  at_least "${have#go}" "$want" ||
+    fail "Go $want or newer is needed, this is ${have#go}: see https://go.dev/doc/install"
+}
+
+can_install() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
+
+# explain PACKAGE... says how somebody with the rights installs the packages.
+explain() {
+  if command -v apt-get >/dev/null; then
+    fail "not root, so nothing was installed. Run this, then the same again:" \
+      "  sudo apt-get install --no-install-recommends $*"
+  fi
+  fail "this installs on Debian and Ubuntu only. Install these or their equals, then run the same again:" \
+    "  redis-server 6 or newer, Python $oldest_python or newer with its venv module (there: $*)"
+}
+
+apt_install() {
+  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 \
+    install --yes --no-install-recommends "$@"
+}
+
+# install_packages PACKAGE... looks for fresh package lists only if it has to.
+install_packages() {
+  can_install || explain "$@"
+  step "installing $*" apt_install "$@" && return
+  step "reading the package lists" apt-get update || true
+  step "installing $*" apt_install "$@" && return
+  show_log
+  fail "apt-get could not install $*: see above, put it right, then run the same again"
+}
+
+# The package starts its service where systemd runs, and from then on at every
+# boot. Nobody asked for a Redis on the default port: hold it back, then leave
+# the service disabled. Without systemd the package starts nothing.
+install_redis() {
+  if [[ ! -d /run/systemd/system ]]; then
+    install_packages redis-server
+    return
+  fi
+  can_install || explain redis-server
+  systemctl mask --runtime --quiet redis-server.service
+  held_back=redis-server.service
+  install_packages redis-server
+  systemctl disable --quiet redis-server.service
+}
+
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+check_python() {
+  has_venv || install_packages python3 python3-venv
+  local have
+  have=$(python3 -c 'import platform; print(platform.python_version())')
+  at_least "$have" "$oldest_python" ||
+    fail "Python $oldest_python or newer is needed, this is $have: put a newer python3 first in PATH"
+  has_venv ||
+    fail "the python3 in PATH ($(command -v python3)) has no venv module: install it, or put another first in PATH"
+}
+
+works() { "$1/bin/python" -c 'import celery, redis' 2>/dev/null; }
+
+from_index() {
+  python3 -m venv --clear "$1" &&
+    "$1/bin/python" -m pip --disable-pip-version-check install --quiet --retries 2 \
+      --only-binary :all: --require-hashes --requirement "$requirements" &&
+    works "$1"
+}
+
+# Debian's packages belong to Debian's Python, whatever else PATH puts first.
+from_distribution() {
+  /usr/bin/python3 -m venv --clear --without-pip --system-site-packages "$1" && works "$1"
+}
+
+# install_celery FOLDER leaves a folder that is not "ready" to the next run.
+install_celery() {
+  step "installing the pinned Celery" from_index "$1" && return
+  show_log
+  if grep -q 'DO NOT MATCH THE HASHES' "$log"; then
+    fail "a package is not the one that $requirements pins: find out why before going on"
+  fi
+  echo "the pinned Celery could not be installed: taking the distribution's instead"
+  install_packages python3 python3-celery python3-redis
+  from_distribution "$1" ||
+    fail "the distribution's Celery does not run either: make the package index reachable, then run the same again"
+}
+
+# The folder is named after the pinned versions, as setup.go in this folder
+# names it: another checkout with other versions has another folder.
+ensure_celery() {
+  local key folder
+  key=$(sha256sum "$requirements" | cut -c1-12)
+  folder=$cache/celery/$key
+  [[ ! -e $folder/ready ]] || ! works "$folder" || return 0
+  mkdir -p "$cache/celery"
+  exec 9>"$folder.lock"
+  flock 9 # of several at once, the others find it ready
+  [[ ! -e $folder/ready ]] || ! works "$folder" || return 0
+  check_python
+  install_celery "$folder"
+  touch "$folder/ready"
+}
+
+check_go
+command -v redis-server >/dev/null || install_redis
+ensure_celery
