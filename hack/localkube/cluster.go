@@ -1,0 +1,183 @@
+package localkube
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/pki"
+)
+
+// Options of a cluster. The zero value is a cluster as Kubernetes ships it.
+type Options struct {
+	// Dir is the folder for data, credentials and logs; it must exist and is
+	// kept. Empty stands for a temporary folder, removed with the cluster.
+	Dir string
+	// Output receives the progress of building and starting; nil discards it.
+	Output io.Writer
+	// HPASyncPeriod is how often the HPA looks at its metrics; zero stands for
+	// Kubernetes' default of 15 s.
+	HPASyncPeriod time.Duration
+	// DownscaleStabilization is for how long the HPA remembers higher proposals
+	// before it scales down; zero stands for Kubernetes' default of 5 min.
+	DownscaleStabilization time.Duration
+	// FeatureGates are set on API server and controller manager alike.
+	FeatureGates map[string]bool
+	// APIServerArgs are appended to the flags of kube-apiserver.
+	APIServerArgs []string
+	// ControllerManagerArgs are appended to the flags of
+	// kube-controller-manager.
+	ControllerManagerArgs []string
+}
+
+// Cluster is a running control plane. Its methods are safe for concurrent use.
+type Cluster struct {
+	bin    string
+	layout layout
+	ca     *pki.Authority
+	config *rest.Config
+
+	supervisor *supervisor
+	ports      []*reservation
+	janitor    *janitor // nil if the folder is the caller's
+	stop       func() error
+}
+
+// Stop ends the control plane, last started first and etcd last, waits until its
+// processes are gone, and removes its folder if that was temporary. It takes a
+// second or two; calls after the first return what the first did.
+func (c *Cluster) Stop() error { return c.stop() }
+
+// Done is closed when a component has ended that was not asked to, and by Stop.
+func (c *Cluster) Done() <-chan struct{} { return c.supervisor.done }
+
+// Err says which component ended unasked, with the end of its log. It is nil
+// while all run and after an orderly Stop.
+func (c *Cluster) Err() error { return c.supervisor.failure() }
+
+// BinDir is the folder of etcd, kube-apiserver, kube-controller-manager and
+// kubectl.
+func (c *Cluster) BinDir() string { return c.bin }
+
+// Dir is the folder of the cluster's data, credentials and logs
+// (kube-apiserver.log and so on).
+func (c *Cluster) Dir() string { return c.layout.dir }
+
+// Kubeconfig is the path of a kubeconfig file that may do everything. It exists
+// until Stop.
+func (c *Cluster) Kubeconfig() string { return c.layout.path(adminKubeconfig) }
+
+// RESTConfig is a client's configuration that may do everything, without a limit
+// to the rate of requests. It is the caller's to change.
+func (c *Cluster) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
+
+// CABundle is the PEM-encoded certificate of the cluster's authority: what to
+// trust to reach the API server, and what signs ServingCert.
+func (c *Cluster) CABundle() []byte { return bytes.Clone(c.ca.Cert()) }
+
+// ServingCert makes a certificate for a server that the cluster is to reach, such
+// as an aggregated API server or a webhook, for these names or addresses and for
+// localhost and 127.0.0.1. It is trusted with CABundle. Both are PEM-encoded.
+func (c *Cluster) ServingCert(hosts ...string) (cert, key []byte, err error) {
+	pair, err := c.ca.Server(append([]string{"localhost", "127.0.0.1"}, hosts...)...)
+	return pair.Cert, pair.Key, err
+}
+
+// ConfigFor is a client's configuration for another user, known to RBAC by this
+// name and these groups. "system:serviceaccount:NAMESPACE:NAME", in the groups
+// "system:serviceaccounts" and "system:serviceaccounts:NAMESPACE", has the rights
+// of that service account.
+func (c *Cluster) ConfigFor(user string, groups ...string) (*rest.Config, error) {
+	return clientConfig(c.layout.apiServerURL(), c.ca, user, groups...)
+}
+
+// KubeconfigFor writes what ConfigFor returns to a kubeconfig file and returns its
+// path. The file exists until Stop.
+func (c *Cluster) KubeconfigFor(user string, groups ...string) (string, error) {
+	config, err := c.ConfigFor(user, groups...)
+	if err != nil {
+		return "", err
+	}
+	file, err := os.CreateTemp(c.layout.dir, "user-*.kubeconfig")
+	if err != nil {
+		return "", fmt.Errorf("make a kubeconfig for %s: %w", user, err)
+	}
+	if err := file.Close(); err != nil {
+		return "", fmt.Errorf("make a kubeconfig for %s: %w", user, err)
+	}
+	return file.Name(), writeKubeconfig(file.Name(), config)
+}
+
+// Kubectl runs the cluster's kubectl as a user who may do everything and returns
+// what it printed to its standard output; an error holds its standard error.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) ([]byte, error) {
+	return c.KubectlInput(ctx, nil, args...)
+}
+
+// KubectlInput is Kubectl with a standard input, for "apply -f -".
+func (c *Cluster) KubectlInput(ctx context.Context, input io.Reader, args ...string) ([]byte, error) {
+	var complaint bytes.Buffer
+	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, "kubectl"), args...)
+	// Neither the user's kubectl preferences nor his discovery cache play a part.
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "KUBERC=off", "KUBECACHEDIR="+c.layout.path("kubectl-cache"))
+	cmd.Stdin, cmd.Stderr = input, &complaint
+	out, err := cmd.Output()
+	if err != nil {
+		return out, fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(complaint.String()))
+	}
+	return out, nil
+}
+
+// supervisor notices the first component that ends unasked.
+type supervisor struct {
+	done     chan struct{}
+	watchers sync.WaitGroup
+
+	mu       sync.Mutex
+	stopping bool
+	err      error
+}
+
+func newSupervisor() *supervisor { return &supervisor{done: make(chan struct{})} }
+
+func (s *supervisor) watch(c *component) {
+	s.watchers.Go(func() {
+		<-c.process.Done()
+		s.ended(c.died)
+	})
+}
+
+func (s *supervisor) ended(reason func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || s.err != nil {
+		return
+	}
+	s.err = reason()
+	close(s.done)
+}
+
+// expectEnd makes every end from now on an orderly one.
+func (s *supervisor) expectEnd() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping && s.err == nil {
+		close(s.done)
+	}
+	s.stopping = true
+}
+
+func (s *supervisor) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}

@@ -1,0 +1,76 @@
+package localkube
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/process"
+)
+
+const (
+	// stopGrace is how long a component may take to end after SIGTERM. Its data
+	// is thrown away, so that nothing is lost if it does not make it.
+	stopGrace = 10 * time.Second
+	// tailLines is how much of its log is quoted when a component died.
+	tailLines = 15
+)
+
+// component is one running program of the control plane.
+type component struct {
+	name    string
+	log     string
+	process *process.Process
+}
+
+// startComponent runs a program of bin in dir, with its output in a file there.
+func startComponent(bin, dir, name string, args []string) (*component, error) {
+	log := filepath.Join(dir, name+".log")
+	output, err := os.Create(log)
+	if err != nil {
+		return nil, fmt.Errorf("open the log of %s: %w", name, err)
+	}
+	defer output.Close()
+	cmd := exec.Command(filepath.Join(bin, name), args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, output, output
+	child, err := process.Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return &component{name: name, log: log, process: child}, nil
+}
+
+// stop ends the program and waits until it is gone.
+func (c *component) stop() error {
+	if err := c.process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop %s: %w", c.name, err)
+	}
+	select {
+	case <-c.process.Done():
+		return nil
+	case <-time.After(stopGrace):
+	}
+	if err := c.process.KillGroup(); err != nil {
+		return fmt.Errorf("stop %s: %w", c.name, err)
+	}
+	<-c.process.Done()
+	return nil
+}
+
+// died describes the end of a program that was not asked to end.
+func (c *component) died() error {
+	return fmt.Errorf("%s ended with exit code %d; the end of its log:\n%s", c.name, c.process.ExitCode(), tail(c.log))
+}
+
+func tail(path string) string {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Sprintf("(%v)", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
+}
