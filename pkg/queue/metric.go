@@ -1,0 +1,38 @@
+package queue
+
+// Metric is one number that a queue's depth gives, under the name that it has
+// as an external metric and as a Prometheus metric.
+type Metric struct {
+	// Name is in lower case: client-go lower-cases the names of metrics.
+	Name string
+	// Help says what the number means, in one sentence.
+	Help string
+	// Of takes the number from a depth.
+	Of func(Depth) Count
+}
+
+// Metrics returns every metric of a queue, in a fixed order.
+func Metrics() []Metric {
+	return []Metric{
+		{
+			Name: "celery_queue_backlog",
+			Help: "Messages in the queue that a worker could take now, over all priorities.",
+			Of:   func(d Depth) Count { return d.Backlog },
+		},
+		{
+			Name: "celery_queue_in_flight",
+			Help: "Messages of the queue that a worker holds and has not finished: reserved, executing, or waiting for their ETA.",
+			Of:   func(d Depth) Count { return d.InFlight },
+		},
+		{
+			Name: "celery_queue_scheduled",
+			Help: "Messages in flight that a worker holds for an ETA or countdown that has not come.",
+			Of:   func(d Depth) Count { return d.Scheduled },
+		},
+		{
+			Name: "celery_queue_tasks",
+			Help: "The work there is now: backlog plus in flight minus scheduled.",
+			Of:   Depth.Tasks,
+		},
+	}
+}

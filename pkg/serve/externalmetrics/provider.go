@@ -1,0 +1,131 @@
+package externalmetrics
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/metrics/pkg/apis/external_metrics"
+	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
+
+	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+// The labels of a queue metric, in selectors and in answers.
+const (
+	LabelBroker = "broker"
+	LabelQueue  = "queue"
+)
+
+// Reader gives the brokers of a namespace as they are now, without waiting.
+type Reader interface {
+	Namespace(namespace string) []*snapshot.Broker
+}
+
+// Provider implements provider.ExternalMetricsProvider over a Reader. It is safe
+// for concurrent use and does no I/O.
+type Provider struct {
+	reader Reader
+	now    func() time.Time
+}
+
+var _ provider.ExternalMetricsProvider = (*Provider)(nil)
+
+// New makes a provider. Ages are counted by now.
+func New(reader Reader, now func() time.Time) *Provider {
+	return &Provider{reader: reader, now: now}
+}
+
+// ListAllExternalMetrics names every metric that GetExternalMetric can answer.
+func (p *Provider) ListAllExternalMetrics() []provider.ExternalMetricInfo {
+	infos := make([]provider.ExternalMetricInfo, 0, len(queue.Metrics()))
+	for _, m := range queue.Metrics() {
+		infos = append(infos, provider.ExternalMetricInfo{Metric: m.Name})
+	}
+	return infos
+}
+
+// GetExternalMetric returns one item per queue of the namespace that the
+// selector matches. Its errors are API status errors: NotFound (404) for what
+// does not exist, a misspelt queue above all; ServiceUnavailable (503) for what
+// exists but is not known, with the broker and the reason. One unknown among
+// several matching queues makes the whole answer an error, because the HPA
+// would take the sum of the others for the truth.
+func (p *Provider) GetExternalMetric(_ context.Context, namespace string, selector labels.Selector, info provider.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error) {
+	metric, err := findMetric(info.Metric)
+	if err != nil {
+		return nil, err
+	}
+	q, err := newQuery(p.reader.Namespace(namespace), namespace, selector)
+	if err != nil {
+		return nil, err
+	}
+	matches, err := q.matches()
+	if err != nil {
+		return nil, err
+	}
+	now := p.now()
+	items := make([]external_metrics.ExternalMetricValue, 0, len(matches))
+	for _, m := range matches {
+		item, err := m.value(metric, now)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		items = append(items, item)
+	}
+	return &external_metrics.ExternalMetricValueList{Items: items}, nil
+}
+
+// match is one queue that a selector matched.
+type match struct {
+	broker *snapshot.Broker
+	label  string
+}
+
+func (m match) value(metric queue.Metric, now time.Time) (external_metrics.ExternalMetricValue, error) {
+	depth, err := m.broker.Lookup(m.label, now)
+	if err != nil {
+		return external_metrics.ExternalMetricValue{}, err
+	}
+	count := metric.Of(depth)
+	if count.Err != nil {
+		return external_metrics.ExternalMetricValue{}, count.Err
+	}
+	return external_metrics.ExternalMetricValue{
+		MetricName:   metric.Name,
+		MetricLabels: map[string]string{LabelBroker: m.broker.Ref.Name, LabelQueue: m.label},
+		Timestamp:    metav1.NewTime(count.At),
+		Value:        *resource.NewQuantity(count.N, resource.DecimalSI),
+	}, nil
+}
+
+func findMetric(name string) (queue.Metric, error) {
+	metrics := queue.Metrics()
+	names := make([]string, 0, len(metrics))
+	for _, m := range metrics {
+		if m.Name == name {
+			return m, nil
+		}
+		names = append(names, m.Name)
+	}
+	return queue.Metric{}, notFound("there is no metric %q; the metrics are %s", name, strings.Join(slices.Sorted(slices.Values(names)), ", "))
+}
+
+func notFound(format string, args ...any) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status:  metav1.StatusFailure,
+		Code:    http.StatusNotFound,
+		Reason:  metav1.StatusReasonNotFound,
+		Message: fmt.Sprintf(format, args...),
+	}}
+}
+
+func unavailable(err error) error { return apierrors.NewServiceUnavailable(err.Error()) }

@@ -1,0 +1,185 @@
+package externalmetrics
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
+)
+
+// query is a selector applied to the brokers of one namespace.
+type query struct {
+	namespace string
+	selector  labels.Selector
+	brokers   []*snapshot.Broker
+	queues    sets.Set[string] // the queues asked for by name, nil if none is
+}
+
+// newQuery narrows the brokers to those that the selector can match.
+func newQuery(all []*snapshot.Broker, namespace string, selector labels.Selector) (*query, error) {
+	if len(all) == 0 {
+		return nil, notFound("namespace %s has no CeleryBroker, and a broker's metrics exist in its own namespace only", namespace)
+	}
+	requirements, selectable := selector.Requirements()
+	if !selectable {
+		return nil, notFound("the selector matches nothing")
+	}
+	if err := checkLabels(requirements); err != nil {
+		return nil, err
+	}
+	brokers, err := narrow(all, requirements)
+	if err != nil {
+		return nil, err
+	}
+	return &query{namespace: namespace, selector: selector, brokers: brokers, queues: named(requirements, LabelQueue)}, nil
+}
+
+// matches returns every queue that the selector matches, ordered by broker and
+// label, never none without an error.
+func (q *query) matches() ([]match, error) {
+	if err := q.checkQueues(); err != nil {
+		return nil, err
+	}
+	var found []match
+	for _, b := range q.brokers {
+		for _, label := range q.candidates(b) {
+			if q.selector.Matches(labels.Set{LabelBroker: b.Ref.Name, LabelQueue: label}) {
+				found = append(found, match{broker: b, label: label})
+			}
+		}
+	}
+	if q.queues == nil {
+		if err := q.checkComplete(); err != nil {
+			return nil, err
+		}
+	}
+	if len(found) == 0 {
+		return nil, notFound("no queue in namespace %s matches the selector %q", q.namespace, q.selector)
+	}
+	return found, nil
+}
+
+// candidates are the labels of a broker that are worth matching.
+func (q *query) candidates(b *snapshot.Broker) []string {
+	if q.queues == nil {
+		return b.Labels()
+	}
+	var labels []string
+	for _, label := range sets.List(q.queues) {
+		if b.Has(label) {
+			labels = append(labels, label)
+		}
+	}
+	return labels
+}
+
+// checkQueues refuses a queue that is asked for by name and that no broker has.
+// While a broker may have it without that being known yet, the whole sum is
+// unknown.
+func (q *query) checkQueues() error {
+	for _, label := range sets.List(q.queues) {
+		var pending []error
+		known := false
+		for _, b := range q.brokers {
+			if b.Has(label) {
+				known = true
+			} else if err := b.Incomplete(); err != nil {
+				pending = append(pending, err)
+			}
+		}
+		if len(pending) > 0 {
+			return unavailable(errors.Join(pending...))
+		}
+		if !known {
+			return q.unknownQueue(label)
+		}
+	}
+	return nil
+}
+
+// checkComplete refuses an answer over all queues while some may be missing.
+func (q *query) checkComplete() error {
+	var errs []error
+	for _, b := range q.brokers {
+		errs = append(errs, b.Incomplete())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+func (q *query) unknownQueue(label string) error {
+	var known []string
+	for _, b := range q.brokers {
+		known = append(known, b.Labels()...)
+	}
+	return notFound("no broker of namespace %s has a queue %q%s; a queue that exists only while it is in use can be declared in spec.queues of its CeleryBroker",
+		q.namespace, label, suggest(label, known))
+}
+
+// checkLabels refuses labels that no queue metric has: a selector with one can
+// match nothing, or everything, by mistake only.
+func checkLabels(requirements labels.Requirements) error {
+	for _, r := range requirements {
+		if r.Key() != LabelBroker && r.Key() != LabelQueue {
+			return notFound("queue metrics have no label %q; their labels are %s and %s", r.Key(), LabelBroker, LabelQueue)
+		}
+	}
+	return nil
+}
+
+// narrow keeps the brokers that the selector's requirements on the broker's
+// name allow.
+func narrow(all []*snapshot.Broker, requirements labels.Requirements) ([]*snapshot.Broker, error) {
+	var names []string
+	for _, b := range all {
+		names = append(names, b.Ref.Name)
+	}
+	for _, wanted := range sets.List(named(requirements, LabelBroker)) {
+		if !slices.Contains(names, wanted) {
+			return nil, notFound("namespace %s has no CeleryBroker %q%s", all[0].Ref.Namespace, wanted, suggest(wanted, names))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(b *snapshot.Broker) bool {
+		return slices.ContainsFunc(requirements, func(r labels.Requirement) bool {
+			return r.Key() == LabelBroker && !r.Matches(labels.Set{LabelBroker: b.Ref.Name})
+		})
+	}), nil
+}
+
+// named returns the values that the requirements demand of a label by name, nil
+// if they demand none.
+func named(requirements labels.Requirements, key string) sets.Set[string] {
+	var values sets.Set[string]
+	for _, r := range requirements {
+		switch r.Operator() {
+		case selection.Equals, selection.DoubleEquals, selection.In:
+			if r.Key() == key {
+				values = values.Union(sets.KeySet(r.Values()))
+			}
+		}
+	}
+	return values
+}
+
+// suggest names the closest of the known names, or all of them where they are
+// few and none is close, as the end of a sentence.
+func suggest(wanted string, known []string) string {
+	const most = 3
+	known = slices.Compact(slices.Sorted(slices.Values(known)))
+	if len(known) == 0 {
+		return " (none is known)"
+	}
+	distance := func(name string) int { return levenshtein.ComputeDistance(wanted, name) }
+	slices.SortStableFunc(known, func(a, b string) int { return distance(a) - distance(b) })
+	closest := known[:min(most, len(known))]
+	return fmt.Sprintf(" (closest of the known: %s)", strings.Join(closest, ", "))
+}
