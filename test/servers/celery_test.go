@@ -1,0 +1,97 @@
+package servers_test
+
+import (
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/celery-hpa/celery-hpa/test/servers"
+)
+
+// patience bounds every wait of these tests; none depends on its length.
+const patience = 60 * time.Second
+
+func TestWorkerFinishesWhatWasPublished(t *testing.T) {
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: redisURL(t)})
+	urgent := 0
+	sent := slices.Concat(
+		app.Publish(t, servers.CeleryTask{N: 100}),
+		app.Publish(t, servers.CeleryTask{N: 10, Priority: &urgent, Sleep: time.Millisecond}),
+		app.Publish(t, servers.CeleryTask{N: 10, Countdown: time.Second}),
+	)
+	app.StartWorker(t, servers.WorkerOptions{LateAck: true, Prefetch: 1})
+	awaitFinished(t, app, len(sent))
+
+	if diff := cmp.Diff(sent, app.Record(t).Finished, cmpopts.SortSlices(isBefore)); diff != "" {
+		t.Errorf("published (-) and finished (+) tasks differ:\n%s", diff)
+	}
+}
+
+func TestWorkerConsumesItsQueuesAlone(t *testing.T) {
+	app := servers.NewCelery(t, servers.CeleryOptions{
+		BrokerURL: redisURL(t),
+		Queues: []servers.CeleryQueue{
+			{Name: "video", Exchange: "media", ExchangeType: "topic", RoutingKey: "video.#"},
+		},
+	})
+	app.StartWorker(t, servers.WorkerOptions{Queues: []string{"video"}, Pool: "solo"})
+	app.Publish(t, servers.CeleryTask{N: 5, Queue: "video"})
+	want := app.Publish(t, servers.CeleryTask{N: 5, Exchange: "media", RoutingKey: "video.hd"})
+	app.Publish(t, servers.CeleryTask{N: 5, Queue: "video"})
+	awaitFinished(t, app, 15)
+
+	for _, id := range want {
+		if !slices.Contains(app.Record(t).Started, id) {
+			t.Errorf("task %s, sent through the topic exchange, was not executed", id)
+		}
+	}
+}
+
+func TestWorkerEndsAfterItsTasksOnSIGTERM(t *testing.T) {
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: redisURL(t)})
+	worker := app.StartWorker(t, servers.WorkerOptions{Concurrency: 1, LateAck: true, Prefetch: 1})
+	app.Publish(t, servers.CeleryTask{N: 1, Sleep: 2 * time.Second})
+	await(t, "a started task", func() bool { return len(app.Record(t).Started) == 1 })
+	worker.Signal(t, syscall.SIGTERM)
+	select {
+	case <-worker.Done():
+	case <-time.After(patience):
+		t.Fatal("the worker goes on after SIGTERM")
+	}
+	if got := len(app.Record(t).Finished); got != 1 {
+		t.Errorf("%d tasks finished by the end of the warm shutdown, want 1", got)
+	}
+}
+
+func TestKillLeavesNoPoolProcess(t *testing.T) {
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: redisURL(t)})
+	worker := app.StartWorker(t, servers.WorkerOptions{})
+	pool := childrenOf(t, worker.PID())
+	if len(pool) != 2 {
+		t.Fatalf("the worker has %d pool processes, want 2", len(pool))
+	}
+	// To the main process alone: the death of a parent must be enough.
+	worker.Signal(t, syscall.SIGKILL)
+	await(t, "the end of the pool processes", func() bool { return !slices.ContainsFunc(pool, isRunning) })
+	worker.Kill()
+}
+
+func awaitFinished(t *testing.T, app *servers.Celery, n int) {
+	t.Helper()
+	await(t, "all tasks to finish", func() bool { return len(app.Record(t).Finished) >= n })
+}
+
+func await(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !reached(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s in vain for %s", patience, what)
+		}
+	}
+}
+
+func isBefore(a, b string) bool { return a < b }
