@@ -9,12 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/client-go/rest"
 
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/component"
 	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/pki"
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/port"
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/process"
 )
 
 // Options of a cluster. The zero value is a cluster as Kubernetes ships it.
@@ -46,9 +48,9 @@ type Cluster struct {
 	ca     *pki.Authority
 	config *rest.Config
 
-	supervisor *supervisor
-	ports      []*reservation
-	janitor    *janitor // nil if the folder is the caller's
+	supervisor *component.Supervisor
+	ports      []*port.Reservation
+	janitor    *process.Janitor // nil if the folder is the caller's
 	stop       func() error
 }
 
@@ -58,11 +60,11 @@ type Cluster struct {
 func (c *Cluster) Stop() error { return c.stop() }
 
 // Done is closed when a component has ended that was not asked to, and by Stop.
-func (c *Cluster) Done() <-chan struct{} { return c.supervisor.done }
+func (c *Cluster) Done() <-chan struct{} { return c.supervisor.Done() }
 
 // Err says which component ended unasked, with the end of its log. It is nil
 // while all run and after an orderly Stop.
-func (c *Cluster) Err() error { return c.supervisor.failure() }
+func (c *Cluster) Err() error { return c.supervisor.Err() }
 
 // BinDir is the folder of etcd, kube-apiserver, kube-controller-manager and
 // kubectl.
@@ -135,49 +137,4 @@ func (c *Cluster) KubectlInput(ctx context.Context, input io.Reader, args ...str
 		return out, fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(complaint.String()))
 	}
 	return out, nil
-}
-
-// supervisor notices the first component that ends unasked.
-type supervisor struct {
-	done     chan struct{}
-	watchers sync.WaitGroup
-
-	mu       sync.Mutex
-	stopping bool
-	err      error
-}
-
-func newSupervisor() *supervisor { return &supervisor{done: make(chan struct{})} }
-
-func (s *supervisor) watch(c *component) {
-	s.watchers.Go(func() {
-		<-c.process.Done()
-		s.ended(c.died)
-	})
-}
-
-func (s *supervisor) ended(reason func() error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping || s.err != nil {
-		return
-	}
-	s.err = reason()
-	close(s.done)
-}
-
-// expectEnd makes every end from now on an orderly one.
-func (s *supervisor) expectEnd() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.stopping && s.err == nil {
-		close(s.done)
-	}
-	s.stopping = true
-}
-
-func (s *supervisor) failure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
 }

@@ -16,7 +16,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube/binaries"
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/component"
 	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/pki"
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/port"
+	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/process"
 	"github.com/celery-hpa/celery-hpa/hack/progress"
 )
 
@@ -60,7 +63,7 @@ func startFrom(ctx context.Context, bin string, options Options) (*Cluster, erro
 
 // prepare makes everything but the processes.
 func prepare(bin string, options Options) (_ *Cluster, err error) {
-	c := &Cluster{bin: bin, supervisor: newSupervisor()}
+	c := &Cluster{bin: bin, supervisor: component.NewSupervisor()}
 	c.stop = sync.OnceValue(func() error { return c.release(nil) })
 	defer func() {
 		if err != nil {
@@ -85,7 +88,7 @@ func (c *Cluster) makeFolder(dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("make the cluster's folder: %w", err)
 	}
-	c.janitor, err = startJanitor(c.layout.dir)
+	c.janitor, err = process.StartJanitor(c.layout.dir)
 	if err != nil {
 		return errors.Join(err, os.Remove(c.layout.dir))
 	}
@@ -93,13 +96,13 @@ func (c *Cluster) makeFolder(dir string) (err error) {
 }
 
 func (c *Cluster) reservePorts() error {
-	for _, port := range []*int{&c.layout.etcdPort, &c.layout.apiServerPort, &c.layout.managerPort} {
-		reserved, err := reservePort()
+	for _, number := range []*int{&c.layout.etcdPort, &c.layout.apiServerPort, &c.layout.managerPort} {
+		reserved, err := port.Reserve()
 		if err != nil {
 			return err
 		}
 		c.ports = append(c.ports, reserved)
-		*port = reserved.port
+		*number = reserved.Number()
 	}
 	return nil
 }
@@ -129,15 +132,15 @@ func (c *Cluster) makeCredentials() (err error) {
 func (c *Cluster) run(ctx context.Context, options Options) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not ready within %s", readyTimeout))
 	defer cancel()
-	var started []*component
+	var started []*component.Component
 	c.stop = sync.OnceValue(func() error { return c.release(started) })
 	launch := func(name string, flags []string) error {
-		component, err := startComponent(c.bin, c.layout.dir, name, flags)
+		running, err := component.Start(c.bin, c.layout.dir, name, flags)
 		if err != nil {
 			return err
 		}
-		started = append(started, component)
-		c.supervisor.watch(component)
+		started = append(started, running)
+		c.supervisor.Watch(running)
 		return nil
 	}
 	if err := launch("etcd", c.layout.etcdFlags()); err != nil {
@@ -232,18 +235,18 @@ func (c *Cluster) poll(ctx context.Context, attempt func(context.Context) error)
 }
 
 // release stops what was started, in reverse order, and gives back the rest.
-func (c *Cluster) release(started []*component) error {
-	c.supervisor.expectEnd()
+func (c *Cluster) release(started []*component.Component) error {
+	c.supervisor.ExpectEnd()
 	var errs []error
-	for _, component := range slices.Backward(started) {
-		errs = append(errs, component.stop())
+	for _, running := range slices.Backward(started) {
+		errs = append(errs, running.Stop())
 	}
-	c.supervisor.watchers.Wait()
-	for _, port := range c.ports {
-		errs = append(errs, port.release())
+	c.supervisor.Wait()
+	for _, reserved := range c.ports {
+		errs = append(errs, reserved.Release())
 	}
 	if c.janitor != nil {
-		errs = append(errs, c.janitor.clean())
+		errs = append(errs, c.janitor.Clean())
 	}
 	return errors.Join(errs...)
 }

@@ -1,4 +1,4 @@
-package localkube
+package process
 
 import (
 	"fmt"
@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// janitor removes a folder when this process ends, however it ends: a shell that
+// Janitor removes a folder when this process ends, however it ends: a shell that
 // waits for the other end of its standard input to close, which the kernel does.
-type janitor struct {
+type Janitor struct {
 	cmd    *exec.Cmd
 	signal *os.File
 }
@@ -18,7 +18,8 @@ type janitor struct {
 // writing while the kernel ends them.
 const janitorScript = `read -r _; rm -rf -- "$1" 2>/dev/null || { sleep 1; rm -rf -- "$1"; }`
 
-func startJanitor(dir string) (*janitor, error) {
+// StartJanitor starts the janitor of a folder. Clean must be called.
+func StartJanitor(dir string) (*Janitor, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("watch over %s: %w", dir, err)
@@ -32,11 +33,11 @@ func startJanitor(dir string) (*janitor, error) {
 		_ = write.Close()
 		return nil, fmt.Errorf("watch over %s: %w", dir, err)
 	}
-	return &janitor{cmd: cmd, signal: write}, nil
+	return &Janitor{cmd: cmd, signal: write}, nil
 }
 
-// clean has the folder removed and waits for it.
-func (j *janitor) clean() error {
+// Clean has the folder removed and waits until it is. Call it once.
+func (j *Janitor) Clean() error {
 	_ = j.signal.Close()
 	if err := j.cmd.Wait(); err != nil {
 		return fmt.Errorf("remove %s: %w", j.cmd.Args[len(j.cmd.Args)-1], err)

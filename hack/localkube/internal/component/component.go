@@ -1,4 +1,4 @@
-package localkube
+package component
 
 import (
 	"fmt"
@@ -20,15 +20,16 @@ const (
 	tailLines = 15
 )
 
-// component is one running program of the control plane.
-type component struct {
+// Component is one running program of the control plane.
+type Component struct {
 	name    string
 	log     string
 	process *process.Process
 }
 
-// startComponent runs a program of bin in dir, with its output in a file there.
-func startComponent(bin, dir, name string, args []string) (*component, error) {
+// Start runs the program of that name of the folder bin in the folder dir, with
+// its output in NAME.log there.
+func Start(bin, dir, name string, args []string) (*Component, error) {
 	log := filepath.Join(dir, name+".log")
 	output, err := os.Create(log)
 	if err != nil {
@@ -41,11 +42,11 @@ func startComponent(bin, dir, name string, args []string) (*component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &component{name: name, log: log, process: child}, nil
+	return &Component{name: name, log: log, process: child}, nil
 }
 
-// stop ends the program and waits until it is gone.
-func (c *component) stop() error {
+// Stop ends the program and waits until it is gone. One that has ended is no error.
+func (c *Component) Stop() error {
 	if err := c.process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop %s: %w", c.name, err)
 	}
@@ -62,7 +63,7 @@ func (c *component) stop() error {
 }
 
 // died describes the end of a program that was not asked to end.
-func (c *component) died() error {
+func (c *Component) died() error {
 	return fmt.Errorf("%s ended with exit code %d; the end of its log:\n%s", c.name, c.process.ExitCode(), tail(c.log))
 }
 

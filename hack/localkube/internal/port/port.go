@@ -1,4 +1,4 @@
-package localkube
+package port
 
 import (
 	"errors"
@@ -8,27 +8,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reservation holds a port of 127.0.0.1 for a child that is told its number. A
+// Reservation holds a port of 127.0.0.1 for a child that is told its number. A
 // socket that is bound with SO_REUSEPORT but never listens keeps the kernel from
 // giving the port to anybody who asks for a free one or connects from one, while
 // a child of the same user that sets SO_REUSEPORT as well can listen on it and
 // receives every connection. Nothing can take the port in between, however many
 // clusters start at once.
-type reservation struct {
+type Reservation struct {
 	socket int
-	port   int
+	number int
 }
 
-func reservePort() (*reservation, error) {
+// Reserve chooses a port that nobody uses. Release must be called.
+func Reserve() (*Reservation, error) {
 	socket, err := openSocket()
 	if err != nil {
 		return nil, fmt.Errorf("reserve a port: %w", err)
 	}
-	port, err := bindFreePort(socket)
+	number, err := bindFreePort(socket)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reserve a port: %w", err), unix.Close(socket))
 	}
-	return &reservation{socket: socket, port: port}, nil
+	return &Reservation{socket: socket, number: number}, nil
 }
 
 // openSocket holds the fork lock so that no child inherits the socket, and with
@@ -61,5 +62,13 @@ func bindFreePort(socket int) (int, error) {
 	return inet4.Port, nil
 }
 
-// release gives the port back. The child must have ended.
-func (r *reservation) release() error { return unix.Close(r.socket) }
+// Number is the port.
+func (r *Reservation) Number() int { return r.number }
+
+// Release gives the port back. The child must have ended. Call it once.
+func (r *Reservation) Release() error {
+	if err := unix.Close(r.socket); err != nil {
+		return fmt.Errorf("release port %d: %w", r.number, err)
+	}
+	return nil
+}
