@@ -1,0 +1,44 @@
+package v1alpha1
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Defaults of Sampling.
+const (
+	// DefaultInterval is the time from one reading to the next.
+	DefaultInterval = time.Second
+	// DefaultTimeout bounds one reading.
+	DefaultTimeout = 2 * time.Second
+	// MaxAgeIntervals is how many intervals the last reading is served for.
+	MaxAgeIntervals = 3
+	// MinDefaultMaxAge is the least that MaxAge is by default, so that a short
+	// interval does not turn a broker's hiccup into an error: the HPA asks every
+	// 15 s only.
+	MinDefaultMaxAge = 10 * time.Second
+)
+
+// DefaultNamespace is the namespace of a broker in a file that names none.
+const DefaultNamespace = "default"
+
+// SetDefaults fills in the sampling that b leaves out. It changes no field that
+// is set, valid or not. What is empty of Redis is left to the driver, which knows
+// kombu's own defaults.
+func SetDefaults(b *CeleryBroker) {
+	s := &b.Spec.Sampling
+	setDuration(&s.Interval, DefaultInterval)
+	setDuration(&s.Timeout, DefaultTimeout)
+	// An interval beyond its limit is refused by Validate; bounding it here keeps
+	// the product from overflowing.
+	interval := min(s.Interval.Duration, maxInterval)
+	setDuration(&s.MaxAge, max(MaxAgeIntervals*interval, MinDefaultMaxAge))
+}
+
+// setDuration sets *target to d where it is nil.
+func setDuration(target **metav1.Duration, d time.Duration) {
+	if *target == nil {
+		*target = &metav1.Duration{Duration: d}
+	}
+}

@@ -1,0 +1,256 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+// Names of the API.
+const (
+	// Group is the API group.
+	Group = "celery-hpa.io"
+	// Version is the version of the group.
+	Version = "v1alpha1"
+	// APIVersion is what an object's apiVersion has to be.
+	APIVersion = Group + "/" + Version
+	// Kind is the kind of a CeleryBroker.
+	Kind = "CeleryBroker"
+)
+
+// CeleryBroker is a message broker that Celery workers take their tasks from.
+// The metrics of its queues exist in its own namespace only.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Namespaced
+type CeleryBroker struct {
+	metav1.TypeMeta `json:",inline"`
+	// The name is the value of the label "broker" of the metrics; it has 63
+	// characters at most.
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec says where the broker is and how to read it.
+	Spec CeleryBrokerSpec `json:"spec"`
+}
+
+// Ref returns the namespace and name of the broker.
+func (b *CeleryBroker) Ref() queue.BrokerRef {
+	return queue.BrokerRef{Namespace: b.Namespace, Name: b.Name}
+}
+
+// CeleryBrokerSpec says where a broker is and how to read it.
+type CeleryBrokerSpec struct {
+	// URL is the broker's URL as Celery's broker_url has it.
+	URL URLSource `json:"url"`
+	// Queues lists the queues to read, by default every queue that the broker
+	// knows. Listing them also makes a queue known before its first message.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Queues []Queue `json:"queues,omitempty"`
+	// Sampling says how often the broker is read.
+	//
+	// +optional
+	Sampling Sampling `json:"sampling,omitempty"`
+	// TLS holds the certificates for a broker that is reached over TLS, which is
+	// for the URL to say: rediss://, or any of its ssl_ parameters.
+	//
+	// +optional
+	TLS TLS `json:"tls,omitempty"`
+	// Redis holds settings that apply to Redis alone.
+	//
+	// +optional
+	Redis Redis `json:"redis,omitempty"`
+	// RabbitMQ holds settings that apply to RabbitMQ alone.
+	//
+	// +optional
+	RabbitMQ RabbitMQ `json:"rabbitmq,omitempty"`
+}
+
+// URLSource is where the broker's URL is found. Exactly one field is set.
+//
+// Redis URLs are written as Celery takes them: redis://user:password@host:6379/1,
+// rediss:// for TLS, redis+socket:///path?virtual_host=1, sentinel://host:26379/0.
+// Several URLs separated by ";" are tried in turn. Characters with a meaning in
+// URLs are percent-encoded in a user name or password.
+type URLSource struct {
+	// Value is the URL itself. It must not hold a password.
+	//
+	// +optional
+	Value string `json:"value,omitempty"`
+	// File is the path of a file that holds the URL and nothing else, read again
+	// when it changes. A relative path begins at the folder of the brokers file.
+	// Only in a brokers file.
+	//
+	// +optional
+	File string `json:"file,omitempty"`
+	// SecretKeyRef is a key of a Secret in the broker's namespace. Only in a
+	// cluster.
+	//
+	// +optional
+	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty"`
+}
+
+// CredentialSource is where a credential is found: like URLSource, but it is
+// never written into the object itself. At most one field is set; none means
+// that there is no such credential.
+type CredentialSource struct {
+	// File is the path of a file that holds the credential and nothing else. A
+	// relative path begins at the folder of the brokers file. Only in a brokers
+	// file.
+	//
+	// +optional
+	File string `json:"file,omitempty"`
+	// SecretKeyRef is a key of a Secret in the broker's namespace. Only in a
+	// cluster.
+	//
+	// +optional
+	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty"`
+}
+
+// SecretKeyRef names one key of a Secret in the broker's namespace.
+type SecretKeyRef struct {
+	// Name is the name of the Secret.
+	//
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+	// Key is the key within the Secret.
+	//
+	// +kubebuilder:validation:MinLength=1
+	Key string `json:"key"`
+}
+
+// Queue is one queue to read.
+type Queue struct {
+	// Name is the queue's name as Celery knows it. It may hold any character.
+	//
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+	// Alias is the value of the label "queue" under which the queue's metrics are
+	// selected: by default the name or, where a label cannot hold that, the name
+	// with each other character replaced with "_" (the rule is queue.Label).
+	//
+	// +optional
+	Alias string `json:"alias,omitempty"`
+}
+
+// Label returns the value of the label "queue": the alias, or what the name
+// stands for without one.
+func (q Queue) Label() string {
+	if q.Alias != "" {
+		return q.Alias
+	}
+	return queue.Label(q.Name)
+}
+
+// Sampling says how often a broker is read. After SetDefaults no field is nil.
+type Sampling struct {
+	// Interval is the time from one reading to the next, from 100ms to 1h, by
+	// default 1s.
+	//
+	// +optional
+	// +kubebuilder:default="1s"
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Timeout bounds one reading, connecting included, from 10ms to 1h, by
+	// default 2s.
+	//
+	// +optional
+	// +kubebuilder:default="2s"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// MaxAge is how long the last reading is served while the broker cannot be
+	// read; after that the metrics are an error. At least one interval, at most
+	// 24h, by default three intervals or 10s, whichever is longer.
+	//
+	// +optional
+	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+}
+
+// TLS holds certificates and keys in PEM format. Each comes from a file (in a
+// brokers file) or from a key of a Secret (in a cluster). Relative paths begin at
+// the folder of the brokers file. A change of their content is noticed.
+type TLS struct {
+	// CAFile is the path of the certificates of the authorities that the broker's
+	// certificate is checked against, by default those of the system.
+	//
+	// +optional
+	CAFile string `json:"caFile,omitempty"`
+	// CASecretKeyRef is where the authorities' certificates are in a cluster.
+	//
+	// +optional
+	CASecretKeyRef *SecretKeyRef `json:"caSecretKeyRef,omitempty"`
+	// CertFile is the path of the client certificate to present, by default none.
+	// It goes together with a key.
+	//
+	// +optional
+	CertFile string `json:"certFile,omitempty"`
+	// CertSecretKeyRef is where the client certificate is in a cluster.
+	//
+	// +optional
+	CertSecretKeyRef *SecretKeyRef `json:"certSecretKeyRef,omitempty"`
+	// KeyFile is the path of the client certificate's private key.
+	//
+	// +optional
+	KeyFile string `json:"keyFile,omitempty"`
+	// KeySecretKeyRef is where the private key is in a cluster.
+	//
+	// +optional
+	KeySecretKeyRef *SecretKeyRef `json:"keySecretKeyRef,omitempty"`
+}
+
+// Redis holds what Celery's broker_transport_options may change about Redis.
+// Each field has to be what the workers' own option of that name is.
+type Redis struct {
+	// GlobalKeyPrefix is kombu's global_keyprefix, which comes before the name of
+	// every key, by default empty.
+	//
+	// +optional
+	GlobalKeyPrefix string `json:"globalKeyPrefix,omitempty"`
+	// Separator is kombu's sep, which stands between a queue's name and a
+	// priority, by default the two bytes 06 16 ("\x06\x16").
+	//
+	// +optional
+	Separator string `json:"separator,omitempty"`
+	// UnackedKey is kombu's unacked_key, the hash of unacknowledged messages, by
+	// default "unacked".
+	//
+	// +optional
+	UnackedKey string `json:"unackedKey,omitempty"`
+	// UnackedIndexKey is kombu's unacked_index_key, the sorted set of their
+	// delivery tags, by default "unacked_index".
+	//
+	// +optional
+	UnackedIndexKey string `json:"unackedIndexKey,omitempty"`
+	// MasterName is kombu's master_name, the name by which the Sentinels know the
+	// Redis to read. Required with a sentinel:// URL.
+	//
+	// +optional
+	MasterName string `json:"masterName,omitempty"`
+	// Sentinel is what the Sentinels themselves ask for (kombu's
+	// sentinel_kwargs); the URL has what Redis asks for.
+	//
+	// +optional
+	Sentinel Sentinel `json:"sentinel,omitempty"`
+}
+
+// Sentinel says how to log in to Redis Sentinel.
+type Sentinel struct {
+	// Username is the Sentinels' ACL user, by default none.
+	//
+	// +optional
+	Username string `json:"username,omitempty"`
+	// Password is where the Sentinels' password is found, by default none.
+	//
+	// +optional
+	Password CredentialSource `json:"password,omitempty"`
+}
+
+// RabbitMQ holds settings for RabbitMQ.
+type RabbitMQ struct {
+	// ManagementURL is the URL of the management API, http:// or https://,
+	// without credentials: those of the broker's URL are used. By default it is
+	// derived from the broker's URL.
+	//
+	// +optional
+	ManagementURL string `json:"managementURL,omitempty"`
+}
