@@ -3,6 +3,7 @@ package servers
 import (
 	_ "embed"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -70,9 +71,7 @@ func NewCelery(t testing.TB, options CeleryOptions) *Celery {
 
 func (c *Celery) conf(options CeleryOptions) map[string]any {
 	conf := map[string]any{"broker_url": options.BrokerURL, "task_ignore_result": true}
-	for name, value := range options.Conf {
-		conf[name] = value
-	}
+	maps.Copy(conf, options.Conf)
 	return conf
 }
 

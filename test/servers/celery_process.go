@@ -25,7 +25,7 @@ func startCelery(t testing.TB, name string, cmd *exec.Cmd) *celeryProcess {
 	if err != nil {
 		t.Fatalf("start Celery %s: %v", name, err)
 	}
-	defer log.Close() //nolint:errcheck // the child has its own copy
+	defer log.Close() // the child has its own copy
 	cmd.Stderr = log
 	if cmd.Stdout == nil {
 		cmd.Stdout = log
