@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what tests and demo run beside our own code: redis-server from the
 # distribution, and a pinned Celery in a virtual environment of its own. What is
-# there already is left alone, so that a second run takes under a second.
+# there already is left alone, so that a second run takes under a second. With the
+# argument "lint" it installs the linters of shell and YAML instead.
 # Without the rights to install it says what to install, and fails.
 set -euo pipefail
 
@@ -162,6 +163,19 @@ ensure_celery() {
   touch "$folder/ready"
 }
 
-check_go
-command -v redis-server >/dev/null || install_redis
-ensure_celery
+ensure_linters() {
+  local tool
+  for tool in shellcheck yamllint; do
+    command -v "$tool" >/dev/null || install_packages "$tool"
+  done
+}
+
+case ${1:-} in
+lint) ensure_linters ;;
+'')
+  check_go
+  command -v redis-server >/dev/null || install_redis
+  ensure_celery
+  ;;
+*) fail "unknown argument $1: there is only \"lint\"" ;;
+esac

@@ -1,0 +1,90 @@
+# "make help" lists the targets: every "target: ## text" of this file.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE ?= celery-hpa:$(VERSION)
+CONTAINER_TOOL ?= docker
+MODULES := . hack/tools hack/localkube/kube
+SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh .ci/run
+
+# The tools are pinned in a module of their own, so that what they need has no
+# part in what the program needs.
+TOOL := go tool -modfile=hack/tools/go.mod
+LINT := $(TOOL) golangci-lint
+TEST := $(TOOL) gotestsum --format=testname --
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the program: bin/celery-hpa, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/celery-hpa ./cmd/celery-hpa
+
+.PHONY: demo
+demo: setup ## Show it: the HPA scales real Celery workers, on a control plane of this machine
+	go run ./hack/demo
+
+.PHONY: setup
+setup: ## Install what demo and tests need: redis-server, and Celery of its own
+	hack/setup/setup.sh
+
+.PHONY: control-plane
+control-plane: ## Build the control plane of demo and tests, once for each version (minutes)
+	go run ./hack/localkube/cmd/localkube build
+
+.PHONY: test
+test: setup control-plane ## Run every test
+	$(TEST) -timeout 30m ./...
+
+.PHONY: test-unit
+test-unit: ## Run the tests of the daily loop: under a minute, without a control plane
+	go test ./pkg/... ./cmd/...
+
+.PHONY: bench
+bench: setup control-plane ## Run the benchmarks
+	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+.PHONY: image
+image: ## Build the container image with CONTAINER_TOOL (docker, podman, buildah)
+	$(CONTAINER_TOOL) build --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
+
+.PHONY: lint
+lint: ## Run the linters over Go, shell and YAML
+	hack/setup/setup.sh lint
+	$(LINT) run ./...
+	shellcheck $(SHELL_SCRIPTS)
+	yamllint --strict .
+
+.PHONY: verify
+verify: verify-format verify-modules verify-requirements ## Run every verify-* target
+
+.PHONY: verify-format
+verify-format: ## Fail if Go code is not formatted
+	$(LINT) fmt --diff ./...
+
+.PHONY: update-format
+update-format: ## Format Go code
+	$(LINT) fmt ./...
+
+.PHONY: verify-modules
+verify-modules: ## Fail if a go.mod or go.sum is not tidy
+	@for module in $(MODULES); do (cd $$module && go mod tidy -diff) || exit 1; done
+
+.PHONY: update-modules
+update-modules: ## Tidy every go.mod and go.sum
+	@for module in $(MODULES); do (cd $$module && go mod tidy) || exit 1; done
+
+.PHONY: verify-requirements
+verify-requirements: ## Fail if the pinned Celery is not what its requirements ask for
+	hack/setup/requirements.sh verify
+
+.PHONY: update-requirements
+update-requirements: ## Pin the newest versions that the requirements of Celery allow
+	hack/setup/requirements.sh update
+
+.PHONY: clean
+clean: ## Remove what build made (the cache folder stays)
+	rm -rf bin
