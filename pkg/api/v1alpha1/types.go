@@ -53,8 +53,9 @@ type CeleryBrokerSpec struct {
 	//
 	// +optional
 	Sampling Sampling `json:"sampling,omitempty"`
-	// TLS holds the certificates for a broker that is reached over TLS, which is
-	// for the URL to say: rediss://, or any of its ssl_ parameters.
+	// TLS holds the certificates for a broker that is reached over TLS. With any of
+	// them the connection is secured, whatever the URL's scheme (Celery's
+	// broker_use_ssl).
 	//
 	// +optional
 	TLS TLS `json:"tls,omitempty"`

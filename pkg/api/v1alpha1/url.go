@@ -25,9 +25,6 @@ func ValidateURL(b *CeleryBroker, source Source, raw string, path *field.Path) f
 	if parsed.Transport == celery.TransportSentinel && b.Spec.Redis.MasterName == "" {
 		errs = append(errs, field.Required(spec.Child("redis", "masterName"), "a sentinel:// URL needs the name by which the Sentinels know the master"))
 	}
-	if b.Spec.TLS != (TLS{}) && !slices.ContainsFunc(parsed.Endpoints, speaksTLS) {
-		errs = append(errs, field.Forbidden(spec.Child("tls"), "the URL asks for no TLS: begin it with rediss://, or end it with ?ssl_cert_reqs=required"))
-	}
 	if source == FromCluster && slices.ContainsFunc(parsed.Endpoints, namesFile) {
 		errs = append(errs, field.Invalid(path, field.OmitValueType{}, "the URL names files, which are only in a brokers file: use spec.tls"))
 	}
@@ -64,9 +61,6 @@ func validateManagementURL(raw string, path *field.Path) field.ErrorList {
 	}
 	return nil
 }
-
-// speaksTLS tells whether the connection to e is secured.
-func speaksTLS(e celery.Endpoint) bool { return e.TLS != nil }
 
 // namesFile tells whether e refers to a file of certificates or a key.
 func namesFile(e celery.Endpoint) bool {

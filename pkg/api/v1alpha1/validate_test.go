@@ -87,9 +87,8 @@ func TestValidateInFile(t *testing.T) {
 		{"a key without a certificate", func(b *v1alpha1.CeleryBroker) {
 			b.Spec.URL.Value, b.Spec.TLS.KeyFile = "rediss://h", "k"
 		}, []string{"spec.tls.certFile: Required value: a private key needs its client certificate"}},
-		{"authorities alone", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value, b.Spec.TLS.CAFile = "rediss://h", "c" }, nil},
+		{"authorities alone", func(b *v1alpha1.CeleryBroker) { b.Spec.TLS.CAFile = "c" }, nil},
 		{"authorities in a Secret", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value, b.Spec.TLS.CASecretKeyRef = "rediss://h", ref }, []string{"spec.tls.caSecretKeyRef: Forbidden: only in a cluster: use a file"}},
-		{"authorities for a URL without TLS", func(b *v1alpha1.CeleryBroker) { b.Spec.TLS.CAFile = "c" }, []string{"spec.tls: Forbidden: the URL asks for no TLS: begin it with rediss://, or end it with ?ssl_cert_reqs=required"}},
 
 		{"a Sentinels' user without a password", func(b *v1alpha1.CeleryBroker) { b.Spec.Redis.Sentinel.Username = "u" }, []string{"spec.redis.sentinel.password: Required value: a user name needs a password"}},
 		{"a management URL without a scheme", func(b *v1alpha1.CeleryBroker) { b.Spec.RabbitMQ.ManagementURL = "hunter2:15672" }, []string{"spec.rabbitmq.managementURL: Invalid value: must begin with http:// or https://"}},
