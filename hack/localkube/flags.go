@@ -70,14 +70,15 @@ func (l layout) apiServerFlags(options Options) []string {
 }
 
 // controllers are those that scaling needs, and those without which namespaces,
-// owners and service accounts would not behave as in a cluster. There is no node
+// owners, service accounts and the roles view, edit and admin would not behave as
+// in a cluster. There is no node
 // lifecycle controller: a node stays as ready as it said it was.
 func controllers() []string {
 	return []string{
 		"deployment-controller", "replicaset-controller", "statefulset-controller",
 		"horizontal-pod-autoscaler-controller", "serviceaccount-controller",
 		"namespace-controller", "garbage-collector-controller",
-		"root-ca-certificate-publisher-controller",
+		"root-ca-certificate-publisher-controller", "clusterrole-aggregation-controller",
 	}
 }
 

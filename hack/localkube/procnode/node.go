@@ -129,6 +129,9 @@ func (n *Node) PodLog(namespace, pod string) string {
 // cannot be registered. Call it once.
 func (n *Node) Run(ctx context.Context) error {
 	if err := n.register(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began
+		}
 		return err
 	}
 	factory := informers.NewSharedInformerFactory(n.clients, 0)
