@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE ?= celery-hpa:$(VERSION)
 CONTAINER_TOOL ?= docker
 MODULES := . hack/tools hack/localkube/kube
-SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh .ci/run
+SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh deploy/manifests/serving-cert.sh .ci/run
 
 # The tools are pinned in a module of their own, so that what they need has no
 # part in what the program needs.
