@@ -140,6 +140,11 @@ func TestWatcherTakesChangesOver(t *testing.T) {
 			map[string]string{"url": "redis://one"}, "a redis://one", 1, false,
 		},
 		{
+			"a broker that was bad from the beginning is bad for another reason",
+			map[string]string{"brokers": document("a", "url: {file: url}")},
+			map[string]string{"url": "none"}, "a bad", 1, true,
+		},
+		{
 			"a new broker that is bad is there with its error",
 			map[string]string{"brokers": document("a", one)},
 			map[string]string{"brokers": document("a", one) + document("b", "url: {file: url}")}, "a redis://one, b bad", 1, true,

@@ -53,7 +53,9 @@ type reader struct {
 
 // value decodes n into v.
 func (r *reader) value(n *yaml.Node, v reflect.Value, path *field.Path) {
-	r.lines.byPath[pathString(path)] = r.offset + n.Line
+	if _, found := r.lines.byPath[pathString(path)]; !found {
+		r.lines.byPath[pathString(path)] = r.offset + n.Line
+	}
 	switch {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		r.mistyped(path, "anchors and aliases are not supported: write the value out, or put it in quotes if it begins with * or &")
@@ -112,13 +114,14 @@ func (r *reader) sequence(n *yaml.Node, v reflect.Value, path *field.Path) {
 	}
 }
 
-// leaf decodes n into a value that has no fields of ours to look into.
+// leaf decodes n into a value that has no fields of ours to look into. A string
+// takes text alone: a date without quotes would not stay as it was written.
 func (r *reader) leaf(n *yaml.Node, v reflect.Value, path *field.Path) {
-	if v.Kind() == reflect.String && n.ShortTag() == "!!str" {
+	isText := n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str"
+	switch {
+	case v.Kind() == reflect.String && isText:
 		v.SetString(n.Value)
-		return
-	}
-	if err := viaJSON(n, v); err != nil {
+	case v.Kind() == reflect.String || viaJSON(n, v) != nil:
 		r.mistyped(path, mustBe(v))
 	}
 }
