@@ -1,0 +1,43 @@
+// Package redis reads the queues of a Celery broker on Redis: backlog from the
+// queue's lists, in flight from the unacked hash.
+//
+// # One sample, one moment
+//
+// A message moves from a list to the unacked hash and may move back, so lists
+// and hash must be read at one moment: read one after the other, a message on
+// its way is counted twice or, worse, not at all. Each sample is therefore one
+// MULTI/EXEC in one exchange, however many queues there are.
+//
+// # Priorities
+//
+// A queue with priorities has nine more lists. Ten LLEN per queue would cost
+// five times as much as what is done instead: LLEN of the bare list and one
+// EXISTS over the other nine. A queue for which EXISTS once found a list is read
+// with ten LLEN from then on, and the sample in which that happens is repeated
+// at once, so that no count is ever short.
+//
+// # In flight
+//
+// The unacked hash holds whole messages, of all queues: too dear to read each
+// time. But a delivery tag never changes its queue. So the tags are listed each
+// time (from the index, by ranges, so that no single command is long), and only
+// those not seen before are fetched, decoded as far as needed, and dropped. What
+// stays is the tag with its route and its ETA.
+//
+// The length of the hash says whether all were found. A message that is listed
+// but gone when it is fetched has been acknowledged or put back in between, and
+// the exchange is repeated, a bounded number of times. What remains of such
+// messages, entries of other shapes, entries outside the index, and messages of
+// an exchange without a matching binding are counted as unattributed: any queue
+// may be theirs, so that no queue's in-flight count is then known to be zero.
+//
+// Messages of a named exchange are resolved through its binding table. One that
+// matches several queues counts for each of them, since it may be in flight for
+// any: an upper bound.
+//
+// # Replicas
+//
+// A replica in step with its primary may be read. One that has lost its primary
+// answers with what was true once; where the server lets us see that (ROLE), the
+// sample fails.
+package redis

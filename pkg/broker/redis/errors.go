@@ -1,0 +1,91 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+// permissions are what a user of Redis needs for us, in the words of ACL
+// SETUSER.
+const permissions = "+multi +exec +llen +exists +hlen +zcard +zrange +hstrlen +hmget +scan +smembers (and +select for a database other than 0), " +
+	"with read access to the keys of the queues and their priorities, unacked, unacked_index and _kombu.binding.*"
+
+// isReply reports whether the server answered, with an error of its own.
+func isReply(err error) bool {
+	var reply goredis.Error
+	return errors.As(err, &reply)
+}
+
+// isAbort reports whether the server refused a whole transaction because it
+// refused one of its commands, whose own error says why.
+func isAbort(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "EXECABORT") }
+
+// isRefusal reports whether the server refused this very command for lack of
+// permission.
+func isRefusal(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOPERM") }
+
+// explain says what failed, where, why, and what to do about it.
+func explain(ref queue.BrokerRef, address string, err error) error {
+	hint := hintFor(err)
+	if hint != "" {
+		hint = ": " + hint
+	}
+	return fmt.Errorf("sample broker %s at %s: %w%s", ref, address, err, hint)
+}
+
+// hintFor is advice for the usual causes, or empty.
+func hintFor(err error) string {
+	text := err.Error()
+	advice := []struct{ sign, hint string }{
+		{"WRONGPASS", "the user name or password of the broker URL is wrong"},
+		{"NOAUTH", "the server wants a password: put it into the broker URL"},
+		{"AUTH failed", "the user name or password of the broker URL is wrong"},
+		{"without any password configured", "the broker URL has a password but the server has none"},
+		{"NOPERM", "the user of the broker URL needs " + permissions},
+		{"LOADING", "the server is still loading its data: wait"},
+		{"MASTERDOWN", "a replica that has lost its primary: wait for the failover"},
+		{"DB index is out of range", "the server has fewer databases than the URL's path names"},
+		{"max number of clients", "raise maxclients of the server"},
+		{"all sentinels specified", "check the sentinels' addresses, their password, and the name of the service (master_name)"},
+		{"connection refused", "is the server running at this address?"},
+		{"no such host", "check the host name of the broker URL"},
+		{"certificate required", "the server wants a client certificate: set certFile and keyFile"},
+		{"first record does not look like a TLS handshake", "the server speaks no TLS on this port: use redis:// instead of rediss://"},
+	}
+	for _, a := range advice {
+		if strings.Contains(text, a.sign) {
+			return a.hint
+		}
+	}
+	return hintForType(err)
+}
+
+// hintForType is advice for causes that have a type rather than a text.
+func hintForType(err error) string {
+	var (
+		timeout   net.Error
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		verify    *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return "the server's certificate is of an unknown authority: set caFile or ssl_ca_certs"
+	case errors.As(err, &hostname):
+		return "the server's certificate is for another name: correct the host of the URL, or set ssl_check_hostname=false"
+	case errors.As(err, &verify):
+		return "the server's certificate is not valid"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "no answer in time: is the server overloaded or paused, or is the network blocked?"
+	}
+	return ""
+}

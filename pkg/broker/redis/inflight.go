@@ -1,0 +1,162 @@
+package redis
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+// inFlight is what one sample says of the messages that workers hold.
+type inFlight struct {
+	queues map[string]tally
+	// unattributed counts the messages of no known queue; example is the tag
+	// of one, reason why, for one of them.
+	unattributed int64
+	example      string
+	reason       error
+	// estimated is true if the counts were scaled from a random choice.
+	estimated bool
+	// unknown is why no count is known; it stands for all queues.
+	unknown error
+}
+
+// attribute assigns the messages of the last listing to queues.
+func (h *holder) attribute(b *bindings) inFlight {
+	f := inFlight{queues: map[string]tally{}, unknown: h.err, estimated: h.estimating}
+	if f.unknown != nil {
+		return f
+	}
+	if h.pending > 0 {
+		f.unknown = fmt.Errorf("in flight of every queue: %d of %d entries of key %q are still to be read for the first time: wait for the next samples", h.pending, h.length.Val(), h.keys.Unacked)
+		return f
+	}
+	lost := map[routeID]error{}
+	for id := firstRoute; int(id) < len(h.counts); id++ {
+		if err := f.add(b, h.routes.list[id], h.counts[id]); err != nil {
+			lost[id] = err
+		}
+	}
+	if n := h.counts[noRoute].held; n > 0 {
+		f.lose(n, errShape)
+		lost[noRoute] = errShape
+	}
+	f.example = h.example(lost)
+	h.settle(&f)
+	return f
+}
+
+// errShape says why an entry has no route.
+var errShape = fmt.Errorf("not of the shape [message, exchange, routing key] or larger than %d MiB", maxEntry>>20)
+
+// add counts the messages of one route.
+func (f *inFlight) add(b *bindings, r route, c tally) error {
+	if c.held == 0 {
+		return nil
+	}
+	queues, err := b.resolve(r)
+	if err != nil {
+		f.lose(c.held, fmt.Errorf("exchange %s: %w", quoteShort(r.exchange), err))
+		return f.reason
+	}
+	for _, name := range queues {
+		f.queues[name] = f.queues[name].plus(c)
+	}
+	return nil
+}
+
+func (f *inFlight) lose(n int64, reason error) {
+	f.unattributed += n
+	f.reason = reason
+}
+
+// settle compares with the length of the hash: exactly, or by scaling.
+func (h *holder) settle(f *inFlight) {
+	known, length := h.known(), h.length.Val()
+	if h.estimating {
+		f.scale(known, length)
+		return
+	}
+	if h.vanished > 0 {
+		f.lose(int64(h.vanished), fmt.Errorf("they were acknowledged or put back while being read"))
+	}
+	if missing := length - known - int64(h.vanished); missing > 0 {
+		f.lose(missing, fmt.Errorf("they are missing in the index %q", h.keys.UnackedIndex))
+	}
+}
+
+// scale turns the counts of a random choice of n messages into those of all. A
+// queue that was seen holds at least one message, and at least one that is not
+// scheduled: an estimate is never zero.
+func (f *inFlight) scale(n, total int64) {
+	if n == 0 {
+		f.unknown = fmt.Errorf("in flight of every queue: none of the chosen entries could be read")
+		return
+	}
+	times := func(c int64) int64 {
+		return int64(math.Round(float64(c) * float64(total) / float64(n)))
+	}
+	for name, c := range f.queues {
+		held := max(1, times(c.held))
+		f.queues[name] = tally{held, min(times(c.scheduled), held-1)}
+	}
+	f.unattributed = times(f.unattributed)
+}
+
+// depth returns the counts of one queue.
+func (f *inFlight) depth(name string, at time.Time) (inFlight, scheduled queue.Count) {
+	err := f.unknown
+	c := f.queues[name]
+	if err == nil && c.held == 0 {
+		err = f.zeroError(name)
+	}
+	if err != nil {
+		return queue.Unknown(err), queue.Unknown(err)
+	}
+	return queue.Known(c.held, at), queue.Known(c.scheduled, at)
+}
+
+// zeroError is why a count of zero is no knowledge, or nil if it is.
+func (f *inFlight) zeroError(name string) error {
+	switch {
+	case f.unattributed > 0:
+		return fmt.Errorf("in flight of queue %q: %d messages in flight cannot be attributed to a queue%s: %w: "+
+			"look at them with HGET, and delete what no worker holds", name, f.unattributed, f.exampleText(), f.reason)
+	case f.estimated:
+		return fmt.Errorf("in flight of queue %q: none of %d messages chosen at random is of this queue, which proves nothing", name, estimateSize)
+	}
+	return nil
+}
+
+func (f *inFlight) exampleText() string {
+	if f.example == "" {
+		return ""
+	}
+	return ", one with tag " + quoteShort(f.example)
+}
+
+// example finds a tag of one of the routes.
+func (h *holder) example(routes map[routeID]error) string {
+	if len(routes) == 0 {
+		return ""
+	}
+	for _, r := range h.ranges {
+		for _, tag := range r.Val() {
+			m, ok := h.messages[keyOf(tag)]
+			if _, wanted := routes[m.route]; ok && wanted {
+				return tag
+			}
+		}
+	}
+	return ""
+}
+
+// quoteShort quotes a string from outside, shortened.
+func quoteShort(s string) string {
+	const limit = 48
+	if len(s) > limit {
+		return fmt.Sprintf("%q…", s[:limit])
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,46 @@
+package redis
+
+import (
+	"context"
+	"errors"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// errLostPrimary says that a replica answers with old numbers.
+var errLostPrimary = errors.New("the server is a replica that has lost its primary, its numbers may be old: wait for the failover, or correct the broker URL")
+
+// roleCheck looks whether the server is a replica out of step. Where the server
+// does not say (no permission, a proxy), it is trusted.
+type roleCheck struct {
+	role *goredis.SliceCmd
+	mute bool
+}
+
+func (c *roleCheck) send(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
+	c.role = nil
+	if c.mute {
+		return commands
+	}
+	c.role = goredis.NewSliceCmd(ctx, "role")
+	return append(commands, c.role)
+}
+
+// noteRefusal is called after the server refused a transaction.
+func (c *roleCheck) noteRefusal() {
+	if c.role != nil && c.role.Err() != nil && !isAbort(c.role.Err()) {
+		c.mute = true
+	}
+}
+
+// verdict reads the reply: "master" …, or "slave", host, port, state of the
+// link, offset (https://redis.io/docs/latest/commands/role/).
+func (c *roleCheck) verdict() error {
+	if c.role == nil || c.role.Err() != nil || len(c.role.Val()) < 4 {
+		return nil
+	}
+	if reply := c.role.Val(); reply[0] == "slave" && reply[3] != "connected" {
+		return errLostPrimary
+	}
+	return nil
+}
