@@ -1,0 +1,129 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
+	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
+	"github.com/celery-hpa/celery-hpa/pkg/serve/externalmetrics"
+	"github.com/celery-hpa/celery-hpa/pkg/serve/promexport"
+)
+
+// Options are all that can be chosen about an App.
+type Options struct {
+	// BrokersFile holds the CeleryBroker documents.
+	BrokersFile string
+	// Local serves plain HTTP on Listen, without a cluster, instead of what
+	// Server says.
+	Local  bool
+	Listen string
+	// Server says where and for which cluster the aggregated API is served.
+	Server *apiserver.Options
+	// Version is the program's own, shown in a metric.
+	Version string
+	Log     *slog.Logger
+}
+
+// App is a celery-hpa that is ready to run. Make it with New.
+type App struct {
+	log      *slog.Logger
+	store    *snapshot.Store
+	exporter *promexport.Exporter
+	group    *sampler.Group
+	watcher  *brokersfile.Watcher
+	server   *apiserver.Server
+}
+
+// New reads the brokers file and opens the server's socket. It asks no broker
+// yet. Its error lists everything that is wrong with the file.
+func New(ctx context.Context, o Options) (*App, error) {
+	store := snapshot.New()
+	exporter := promexport.New(store, time.Now)
+	a := &App{
+		log:      o.Log,
+		store:    store,
+		exporter: exporter,
+		group:    sampler.NewGroup(store, exporter, o.Log),
+	}
+	watcher, err := brokersfile.New(o.BrokersFile, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	a.watcher = watcher
+	a.server, err = a.newServer(ctx, o)
+	return a, err
+}
+
+// Addr is the address that the app serves on.
+func (a *App) Addr() net.Addr { return a.server.Addr() }
+
+// Run samples and serves until ctx is done, or until a part fails. It blocks
+// until every part has stopped.
+func (a *App) Run(ctx context.Context) error {
+	running, ctx := errgroup.WithContext(ctx)
+	a.apply(ctx, a.watcher.Brokers())
+	running.Go(func() error {
+		return a.watcher.Run(ctx, func(brokers []brokersfile.Broker) { a.apply(ctx, brokers) })
+	})
+	running.Go(func() error {
+		a.log.Info("Serving the external metrics API", "address", a.Addr().String())
+		if err := a.server.Run(ctx); err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
+		return nil
+	})
+	err := running.Wait()
+	a.group.Wait()
+	return err
+}
+
+// apply makes the group sample these brokers.
+func (a *App) apply(ctx context.Context, brokers []brokersfile.Broker) {
+	specs := make([]sampler.Spec, 0, len(brokers))
+	for _, b := range brokers {
+		specs = append(specs, specOf(b))
+	}
+	a.group.Apply(ctx, specs)
+	a.log.Info("Sampling the brokers of the brokers file", "brokers", len(specs))
+}
+
+func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, error) {
+	registry := prometheus.NewRegistry()
+	if err := errors.Join(
+		registry.Register(a.exporter),
+		registry.Register(buildInfo(o.Version)),
+		registry.Register(reloadSucceeded(a.watcher)),
+		registry.Register(reloadedAt(a.watcher)),
+	); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	content := apiserver.Content{
+		Provider: externalmetrics.New(a.store, time.Now),
+		Metrics:  metricsHandler(registry),
+		Ready:    a.store.Ready,
+		Alive:    a.group.Alive,
+	}
+	if o.Local {
+		return apiserver.NewLocal(ctx, o.Listen, content)
+	}
+	return apiserver.NewSecure(o.Server, content)
+}
+
+// metricsHandler serves our metrics and those that the API server library, the
+// Go runtime and the process keep in the library's registry.
+func metricsHandler(ours *prometheus.Registry) http.Handler {
+	return promhttp.HandlerFor(prometheus.Gatherers{ours, legacyregistry.DefaultGatherer}, promhttp.HandlerOpts{})
+}

@@ -1,0 +1,64 @@
+package app
+
+import (
+	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
+	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
+)
+
+// specOf says how a broker of the brokers file is sampled.
+func specOf(b brokersfile.Broker) sampler.Spec {
+	return sampler.Spec{
+		Declaration: snapshot.Declaration{
+			Ref:    b.Ref(),
+			MaxAge: b.Spec.Sampling.MaxAge.Duration,
+			Queues: aliases(b),
+		},
+		Interval:    b.Spec.Sampling.Interval.Duration,
+		Timeout:     b.Spec.Sampling.Timeout.Duration,
+		Fingerprint: b.Fingerprint,
+		Open: func() (sampler.Broker, error) {
+			if b.Err != nil {
+				return nil, b.Err
+			}
+			return redis.New(redisConfig(b))
+		},
+	}
+}
+
+// aliases maps each declared queue to its alias; nil if none is declared.
+func aliases(b brokersfile.Broker) map[string]string {
+	if len(b.Spec.Queues) == 0 {
+		return nil
+	}
+	aliases := make(map[string]string, len(b.Spec.Queues))
+	for _, q := range b.Spec.Queues {
+		aliases[q.Name] = q.Alias
+	}
+	return aliases
+}
+
+func redisConfig(b brokersfile.Broker) redis.Config {
+	spec := b.Spec
+	queues := make([]string, 0, len(spec.Queues))
+	for _, q := range spec.Queues {
+		queues = append(queues, q.Name)
+	}
+	return redis.Config{
+		Ref:              b.Ref(),
+		URL:              b.URL,
+		Queues:           queues,
+		GlobalKeyPrefix:  spec.Redis.GlobalKeyPrefix,
+		Separator:        spec.Redis.Separator,
+		UnackedKey:       spec.Redis.UnackedKey,
+		UnackedIndexKey:  spec.Redis.UnackedIndexKey,
+		MasterName:       spec.Redis.MasterName,
+		SentinelUsername: spec.Redis.Sentinel.Username,
+		SentinelPassword: b.SentinelPassword,
+		CAFile:           spec.TLS.CAFile,
+		CertFile:         spec.TLS.CertFile,
+		KeyFile:          spec.TLS.KeyFile,
+		Timeout:          spec.Sampling.Timeout.Duration,
+	}
+}

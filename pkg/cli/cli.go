@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"github.com/spf13/cobra"
+)
+
+// New returns the celery-hpa command of the given version. It prints to the
+// command's own output and error streams and never ends the process.
+func New(version string) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "celery-hpa",
+		Short: "Autoscale Celery workers with the HPA that Kubernetes already has",
+		Long: "celery-hpa reads the queues of Celery's brokers and serves their backlog and\n" +
+			"in-flight counts as Kubernetes external metrics, so that the native HPA can\n" +
+			"scale the workers.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(newServe(version), newVersion(version))
+	return root
+}
+
+func newVersion(version string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "celery-hpa %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+func newLogger(cmd *cobra.Command, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+}

@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+
+	"github.com/celery-hpa/celery-hpa/pkg/app"
+	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
+)
+
+func newServe(version string) *cobra.Command {
+	o := app.Options{Server: apiserver.NewOptions(), Version: version}
+	var level slog.Level
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Sample the brokers and serve the external metrics API",
+		Long: "serve samples every broker of the brokers file and answers the external metrics\n" +
+			"API from memory, until it is told to stop.\n\n" +
+			"In a cluster it needs no more than the brokers file. Outside of one give\n" +
+			"--kubeconfig. With --local no cluster is needed at all: the same paths are\n" +
+			"served as plain HTTP on loopback.",
+		Example: "  celery-hpa serve --local --listen 127.0.0.1:8080 --brokers-file brokers.yaml\n" +
+			"  curl '127.0.0.1:8080/apis/external.metrics.k8s.io/v1beta1/namespaces/default/celery_queue_tasks?labelSelector=queue%3Dcelery'",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkServe(cmd, o); err != nil {
+				return err
+			}
+			o.Log = newLogger(cmd, level)
+			// The API server library logs through klog, which knows one logger per
+			// process.
+			klog.SetSlogLogger(o.Log)
+			a, err := app.New(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return a.Run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.BrokersFile, "brokers-file", "", "file with CeleryBroker documents (required)")
+	flags.BoolVar(&o.Local, "local", false, "serve plain HTTP on loopback, without a cluster")
+	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "loopback address to serve on with --local")
+	flags.TextVar(&level, "log-level", slog.LevelInfo, "least severe messages to log: DEBUG, INFO, WARN or ERROR")
+	o.Server.AddFlags(flags)
+	return cmd
+}
+
+// checkServe refuses flags that contradict each other.
+func checkServe(cmd *cobra.Command, o app.Options) error {
+	if o.BrokersFile == "" {
+		return errors.New("--brokers-file is required: the file with the CeleryBroker documents to sample")
+	}
+	if !o.Local && cmd.Flags().Changed("listen") {
+		return errors.New("--listen goes with --local; the secure server listens on --bind-address and --secure-port")
+	}
+	if o.Local && o.Server.Kubeconfig != "" {
+		return errors.New("--local serves without a cluster: give either --local or --kubeconfig")
+	}
+	return nil
+}

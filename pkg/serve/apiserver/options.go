@@ -1,0 +1,116 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/request/anonymous"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/rest"
+)
+
+// defaultPort is above 1024, so that no privilege is needed to open it.
+const defaultPort = 6443
+
+// Options say where a secure server listens and which cluster it trusts.
+type Options struct {
+	// Kubeconfig names the cluster that authenticates and authorizes. Empty: the
+	// cluster that the process runs in.
+	Kubeconfig string
+
+	serving        *genericoptions.SecureServingOptionsWithLoopback
+	authentication *genericoptions.DelegatingAuthenticationOptions
+	authorization  *genericoptions.DelegatingAuthorizationOptions
+}
+
+// NewOptions returns the defaults: port 6443 on all addresses, with a
+// self-signed certificate kept in memory.
+func NewOptions() *Options {
+	o := &Options{
+		serving:        genericoptions.NewSecureServingOptions().WithLoopback(),
+		authentication: genericoptions.NewDelegatingAuthenticationOptions(),
+		authorization:  genericoptions.NewDelegatingAuthorizationOptions(),
+	}
+	o.serving.BindPort = defaultPort
+	o.serving.ServerCert.CertDirectory = ""
+	return o
+}
+
+// AddFlags adds the flags of the options to a flag set.
+func (o *Options) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig,
+		"kubeconfig of the cluster to serve, where celery-hpa runs outside of it")
+	o.serving.AddFlags(flags)
+	o.authentication.AddFlags(flags)
+	o.authorization.AddFlags(flags)
+}
+
+// applyTo opens the socket and sets up TLS, authentication and authorization.
+func (o *Options) applyTo(config *genericapiserver.Config) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	loopback := []net.IP{net.IPv4(127, 0, 0, 1)}
+	if err := o.serving.MaybeDefaultWithSelfSignedCerts("localhost", nil, loopback); err != nil {
+		return fmt.Errorf("make a serving certificate: %w", err)
+	}
+	if err := o.serving.ApplyTo(&config.SecureServing, &config.LoopbackClientConfig); err != nil {
+		return fmt.Errorf("open the serving port: %w", err)
+	}
+	if err := errors.Join(
+		o.authentication.ApplyTo(&config.Authentication, config.SecureServing, config.OpenAPIConfig),
+		o.authorization.ApplyTo(&config.Authorization),
+	); err != nil {
+		return errors.Join(
+			fmt.Errorf("delegate authentication and authorization to the cluster: %w", err),
+			config.SecureServing.Listener.Close())
+	}
+	return nil
+}
+
+// complete lets the one kubeconfig stand for the two that the flags of the API
+// server library name, and validates.
+func (o *Options) complete() error {
+	if o.Kubeconfig == "" {
+		if _, err := rest.InClusterConfig(); err != nil {
+			return fmt.Errorf("no cluster to serve: give --kubeconfig, or --local to serve without a cluster: %w", err)
+		}
+	}
+	if o.authentication.RemoteKubeConfigFile == "" {
+		o.authentication.RemoteKubeConfigFile = o.Kubeconfig
+	}
+	if o.authorization.RemoteKubeConfigFile == "" {
+		o.authorization.RemoteKubeConfigFile = o.Kubeconfig
+	}
+	var errs []error
+	errs = append(errs, o.serving.Validate()...)
+	errs = append(errs, o.authentication.Validate()...)
+	errs = append(errs, o.authorization.Validate()...)
+	return errors.Join(errs...)
+}
+
+// allowAll lets everybody who can reach the server read everything.
+func allowAll(config *genericapiserver.Config) {
+	config.Authentication.Authenticator = anonymous.NewAuthenticator(nil)
+	config.Authentication.APIAudiences = authenticator.Audiences{}
+	config.Authorization.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
+	// The library wants one. It is for its own clients, of which there are none.
+	config.LoopbackClientConfig = &rest.Config{}
+}
+
+// checkLoopback refuses an address that others than this machine could reach.
+func checkLoopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("listen address %q: want HOST:PORT, such as 127.0.0.1:8080: %w", address, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("listen address %q: plain HTTP without authentication is served on loopback only: use 127.0.0.1 or [::1]", address)
+	}
+	return nil
+}
