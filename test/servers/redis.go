@@ -117,7 +117,7 @@ func (r *Redis) awaitAnswer(t testing.TB) bool {
 func (r *Redis) writeConfig(t testing.TB) string {
 	t.Helper()
 	lines := []string{
-		"bind 127.0.0.1", "dir " + r.folder, "unixsocket " + r.SocketPath(), "daemonize no",
+		"bind 127.0.0.1 127.0.0.2", "dir " + r.folder, "unixsocket " + r.SocketPath(), "daemonize no",
 		`save ""`, "appendonly no", "loglevel warning",
 	}
 	if r.options.TLS {

@@ -46,6 +46,7 @@ func startKombu(t testing.TB, cfg redis.Config) *kombuBroker {
 	t.Helper()
 	server := servers.StartRedis(t, servers.RedisOptions{
 		Users: []string{fmt.Sprintf("%s on >%s %s", driverUser, brokertest.Secret, aclRules)},
+		Directives: []string{"enable-debug-command local"},
 	})
 	return newKombu(server, cfg)
 }
@@ -264,4 +265,3 @@ func (b *kombuBroker) commandCount(t testing.TB, command string) int64 {
 	_, _ = fmt.Sscanf(info["Commandstats"]["cmdstat_"+command], "calls="+"%d", &calls)
 	return calls
 }
-

@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -49,7 +51,6 @@ func hintFor(err error) string {
 		{"WRONGPASS", "the user name or password of the broker URL is wrong"},
 		{"NOAUTH", "the server wants a password: put it into the broker URL"},
 		{"AUTH failed", "the user name or password of the broker URL is wrong"},
-		{"without any password configured", "the broker URL has a password but the server has none"},
 		{"NOPERM", "the user of the broker URL needs " + permissions},
 		{"LOADING", "the server is still loading its data: wait"},
 		{"MASTERDOWN", "a replica that has lost its primary: wait for the failover"},
@@ -85,7 +86,9 @@ func hintForType(err error) string {
 	case errors.As(err, &verify):
 		return "the server's certificate is not valid"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer in time: is the server overloaded or paused, or is the network blocked?"
+		return "no answer in time: is the server overloaded or paused, is the network blocked, or does a port without TLS get rediss://?"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return "the server closed the connection: does it want TLS (rediss://), or a client certificate?"
 	}
 	return ""
 }
