@@ -1,0 +1,113 @@
+package playground
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+
+	"github.com/celery-hpa/celery-hpa/deploy"
+)
+
+const (
+	namespace      = "celery-hpa" // of celery-hpa itself, as in the manifests
+	serviceAccount = "celery-hpa"
+)
+
+// install applies what an administrator would, with processes in place of images.
+func (p *Playground) install(ctx context.Context, _ Options) error {
+	step := p.progress.Start("installing Redis, celery-hpa, a worker and its HPA")
+	err := p.apply(ctx)
+	step.Done(err)
+	return err
+}
+
+func (p *Playground) apply(ctx context.Context) error {
+	if err := p.credentials(); err != nil {
+		return err
+	}
+	rights, err := Rights()
+	if err != nil {
+		return err
+	}
+	workloads, err := p.layout.render(manifests)
+	if err != nil {
+		return err
+	}
+	// One after the other: the rights make the namespace of celery-hpa.
+	for _, text := range [][]byte{rights, workloads} {
+		if _, err := p.Cluster.KubectlInput(ctx, bytes.NewReader(text), "apply", "--validate=strict", "-f", "-"); err != nil {
+			return err
+		}
+	}
+	return p.Cluster.AggregateExternalMetrics(ctx, namespace, serviceAccount, int32(p.layout.Port), p.Cluster.CABundle())
+}
+
+// Rights returns those documents of the manifests that an administrator applies
+// which are about what celery-hpa may do, in their order.
+func Rights() ([]byte, error) {
+	kinds := []string{"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+	var kept bytes.Buffer
+	err := fs.WalkDir(deploy.Manifests(), ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if ok, err := fs.Stat(deploy.Manifests(), path); err != nil || ok.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(deploy.Manifests(), path)
+		if err != nil {
+			return err
+		}
+		return keepKinds(&kept, text, kinds)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the manifests: %w", err)
+	}
+	return kept.Bytes(), nil
+}
+
+// keepKinds copies the documents of the given kinds.
+func keepKinds(to *bytes.Buffer, text []byte, kinds []string) error {
+	documents := utilyaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(text)))
+	defer documents.Close() //nolint:errcheck // a reader in memory
+	for {
+		document := make([]byte, len(text)+1)
+		n, err := documents.Read(document)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var object struct{ Kind string }
+		if err := yaml.Unmarshal(document[:n], &object); err != nil {
+			return err
+		}
+		if slices.Contains(kinds, object.Kind) {
+			fmt.Fprintf(to, "---\n%s\n", document[:n])
+		}
+	}
+}
+
+// credentials gives celery-hpa the rights of its service account and a serving
+// certificate.
+func (p *Playground) credentials() error {
+	kubeconfig, err := p.Cluster.KubeconfigFor("system:serviceaccount:"+namespace+":"+serviceAccount,
+		"system:serviceaccounts", "system:serviceaccounts:"+namespace)
+	if err != nil {
+		return err
+	}
+	p.layout.Kubeconfig = kubeconfig
+	cert, key, err := p.Cluster.ServingCert("celery-hpa." + namespace + ".svc")
+	if err != nil {
+		return err
+	}
+	return write(map[string][]byte{p.layout.CertFile: cert, p.layout.KeyFile: key})
+}

@@ -1,0 +1,177 @@
+package playground
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/celery-hpa/celery-hpa/hack/localkube"
+	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
+	"github.com/celery-hpa/celery-hpa/hack/progress"
+	"github.com/celery-hpa/celery-hpa/hack/setup"
+)
+
+// Options of a playground. The zero value is that of the demo.
+type Options struct {
+	// Output receives the progress; nil discards it.
+	Output io.Writer
+	// MaxReplicas bounds the Deployment of workers; 0: 5.
+	MaxReplicas int
+	// HPASyncPeriod is how often the HPA looks at its metrics; 0: 3 s instead of
+	// Kubernetes' 15 s, so that there is something to see.
+	HPASyncPeriod time.Duration
+	// DownscaleStabilization is for how long the HPA remembers higher proposals;
+	// 0: 10 s instead of Kubernetes' 5 min.
+	DownscaleStabilization time.Duration
+}
+
+// What a playground always is.
+const (
+	// Namespace is where Redis, the workers, their HPA and the broker are.
+	Namespace = "demo"
+	// Workers is the name of the Deployment of workers and of its HPA.
+	Workers = "worker"
+	// Queue is the queue that the HPA scales on.
+	Queue = "celery"
+	// Concurrency is how many tasks a worker executes at once, and the HPA's
+	// target.
+	Concurrency = 2
+)
+
+// nodeStopGrace is what the processes get to end when the playground stops. No
+// task matters any more by then.
+const nodeStopGrace = 2 * time.Second
+
+// Playground is a running installation. Its methods are safe for concurrent use.
+type Playground struct {
+	Cluster *localkube.Cluster
+	Node    *procnode.Node
+
+	clients  kubernetes.Interface
+	progress *progress.Printer
+	layout   layout
+	undo     []func() error // last in, first out
+}
+
+// Start builds what is missing and starts everything. It blocks until one worker
+// runs and the HPA can read its metric. Whether it succeeds or fails, Stop must
+// be called on what it returns, which is never nil.
+func Start(ctx context.Context, options Options) (*Playground, error) {
+	p := &Playground{progress: progress.New(options.Output)}
+	steps := []func(context.Context, Options) error{
+		p.prepare, p.buildBinary, p.startCluster, p.startNode, p.install, p.await,
+	}
+	for _, step := range steps {
+		if err := step(ctx, options); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// Stop ends every process that Start has started and removes its files. It
+// blocks until all are gone, a few seconds, and heeds no context: there is no
+// stopping halfway.
+func (p *Playground) Stop() error {
+	var errs []error
+	for i := len(p.undo) - 1; i >= 0; i-- {
+		errs = append(errs, p.undo[i]())
+	}
+	p.undo = nil
+	return errors.Join(errs...)
+}
+
+// Publish sends n tasks that execute for that long each, with a real Celery
+// producer. It blocks until the broker has them all.
+func (p *Playground) Publish(ctx context.Context, n int, each time.Duration) error {
+	seconds := strconv.FormatFloat(each.Seconds(), 'f', -1, 64)
+	cmd := exec.CommandContext(ctx, p.layout.Python, "-m", "tasks", strconv.Itoa(n), seconds)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+p.layout.Dir, "PYTHONDONTWRITEBYTECODE=1", "PYTHONWARNINGS=ignore",
+		"BROKER_URL="+p.layout.RedisURL, "RECORD="+p.layout.Record)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("send %d tasks: %w: %s", n, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// prepare makes the folder with the files of the playground.
+func (p *Playground) prepare(_ context.Context, options Options) error {
+	python, err := setup.Python()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "celery-hpa-playground-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the playground: %w", err)
+	}
+	p.undo = append(p.undo, func() error { return os.RemoveAll(dir) })
+	p.layout, err = newLayout(dir, python, options)
+	return err
+}
+
+// buildBinary builds celery-hpa as it is shipped.
+func (p *Playground) buildBinary(ctx context.Context, _ Options) error {
+	step := p.progress.Start("building celery-hpa")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags=-s -w", "-o", p.layout.Binary,
+		"github.com/celery-hpa/celery-hpa/cmd/celery-hpa")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	step.Done(err)
+	if err != nil {
+		return fmt.Errorf("build celery-hpa: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (p *Playground) startCluster(ctx context.Context, options Options) error {
+	cluster, err := localkube.Start(ctx, localkube.Options{
+		Output:                 options.Output,
+		HPASyncPeriod:          orDefault(options.HPASyncPeriod, 3*time.Second),
+		DownscaleStabilization: orDefault(options.DownscaleStabilization, 10*time.Second),
+	})
+	if err != nil {
+		return err
+	}
+	p.Cluster = cluster
+	p.undo = append(p.undo, cluster.Stop)
+	p.clients, err = kubernetes.NewForConfig(cluster.RESTConfig())
+	return err
+}
+
+func (p *Playground) startNode(_ context.Context, options Options) error {
+	node, err := procnode.New(procnode.Options{
+		Config:    p.Cluster.RESTConfig(),
+		LogDir:    filepath.Join(p.layout.Dir, "pods"),
+		Output:    options.Output,
+		StopGrace: nodeStopGrace,
+	})
+	if err != nil {
+		return err
+	}
+	p.Node = node
+	ctx, stop := context.WithCancel(context.Background()) // ends in Stop, not with Start
+	stopped := make(chan error, 1)
+	go func() { stopped <- node.Run(ctx) }()
+	p.undo = append(p.undo, func() error {
+		stop()
+		return <-stopped
+	})
+	return nil
+}
+
+func orDefault[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}

@@ -1,0 +1,54 @@
+"""The Celery application of the playground.
+
+"python -m celery --app tasks worker" consumes, "python -m tasks N SECONDS" sends
+N tasks that execute for SECONDS each. BROKER_URL names the broker, RECORD a file
+that gets a line for each start and each end of a task.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+from celery import Celery, signals
+
+app = Celery("tasks", broker=os.environ["BROKER_URL"])
+# As Airflow sets it: a message is acknowledged when its task has finished, and a
+# worker holds no more messages than it executes.
+app.conf.task_acks_late = True
+app.conf.worker_prefetch_multiplier = 1
+app.conf.task_ignore_result = True
+
+
+def record(verb, task_id):
+    """Append a line. One short write to a file opened so is not torn."""
+    fd = os.open(os.environ["RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, f"{verb} {task_id}\n".encode())
+    finally:
+        os.close(fd)
+
+
+@app.task(bind=True)
+def work(self, seconds):
+    """Execute for that long."""
+    record("started", self.request.id)
+    time.sleep(seconds)
+    record("finished", self.request.id)
+
+
+@signals.worker_process_init.connect
+def end_with_the_parent(**_):
+    """Keep pool processes from outliving a worker that was killed."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    # Under the name by which workers know the task, not as __main__.
+    import tasks
+
+    with app.producer_pool.acquire() as producer:
+        for _ in range(int(sys.argv[1])):
+            tasks.work.apply_async([float(sys.argv[2])], producer=producer)
