@@ -7,6 +7,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
@@ -66,7 +67,7 @@ func (r *backlogReader) send(commands []goredis.Cmder) []goredis.Cmder {
 // noteRefusal is called after the server refused a transaction.
 func (r *backlogReader) noteRefusal() {
 	for _, c := range r.append(nil) {
-		if isRefusal(c.Err()) {
+		if server.IsRefusal(c.Err()) {
 			r.refused = c.Err()
 		}
 	}
@@ -89,7 +90,7 @@ func (r *backlogReader) learnPriorities(ctx context.Context) bool {
 // is no list, or may not be read.
 func (r *backlogReader) count(at time.Time) queue.Count {
 	if r.refused != nil {
-		return queue.Unknown(fmt.Errorf("queue %q: %w: %s", r.name, r.refused, hintFor(r.refused)))
+		return queue.Unknown(fmt.Errorf("queue %q: %w: %s", r.name, r.refused, server.Hint(r.refused)))
 	}
 	if r.unread {
 		return queue.Unknown(fmt.Errorf("queue %q was found during this sample and is read with the next", r.name))

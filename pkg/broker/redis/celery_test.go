@@ -45,7 +45,7 @@ type delivery struct {
 func startKombu(t testing.TB, cfg redis.Config) *kombuBroker {
 	t.Helper()
 	server := servers.StartRedis(t, servers.RedisOptions{
-		Users: []string{fmt.Sprintf("%s on >%s %s", driverUser, brokertest.Secret, aclRules)},
+		Users:      []string{fmt.Sprintf("%s on >%s %s", driverUser, brokertest.Secret, aclRules)},
 		Directives: []string{"enable-debug-command local"},
 	})
 	return newKombu(server, cfg)

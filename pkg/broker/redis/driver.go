@@ -8,6 +8,8 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
+	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/unacked"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
@@ -23,15 +25,15 @@ const (
 type Driver struct {
 	cfg       Config
 	keys      celery.Keys
-	endpoints []endpoint
-	// current is the endpoint in use: the last one that worked.
+	endpoints []server.Endpoint
+	// current is the server.Endpoint in use: the last one that worked.
 	current int
 
 	backlogs []*backlogReader
 	names    map[string]bool
-	bindings *bindings
-	holder   *holder
-	role     roleCheck
+	bindings *unacked.Bindings
+	holder   *unacked.Holder
+	role     server.RoleCheck
 }
 
 // New checks the configuration and makes a driver. It reads the TLS files and
@@ -42,14 +44,14 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", cfg.Ref, err)
 	}
-	endpoints, err := newEndpoints(cfg, u)
+	endpoints, err := server.New(cfg.settings(u))
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", cfg.Ref, err)
 	}
 	keys := celery.NewKeys(cfg.GlobalKeyPrefix, cfg.Separator, cfg.UnackedKey, cfg.UnackedIndexKey)
 	d := &Driver{
 		cfg: cfg, keys: keys, endpoints: endpoints, names: map[string]bool{},
-		bindings: newBindings(keys, len(cfg.Queues) == 0), holder: newHolder(cfg, keys),
+		bindings: unacked.NewBindings(keys, len(cfg.Queues) == 0), holder: unacked.NewHolder(cfg.limits(), keys),
 	}
 	if _, err := d.learn(context.Background(), cfg.Queues); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -57,11 +59,16 @@ func New(cfg Config) (*Driver, error) {
 	return d, nil
 }
 
+// DiscardClientLog silences the Redis client library for the whole process: it
+// writes to standard error what our errors say as well. To be called once,
+// before the first driver is made.
+func DiscardClientLog() { server.DiscardClientLog() }
+
 // Close closes the connections.
-func (d *Driver) Close() error { return closeAll(d.endpoints) }
+func (d *Driver) Close() error { return server.CloseAll(d.endpoints) }
 
 // Sample reads every queue at one moment. It blocks for the configured time-out
-// at most. With a failover list, the endpoints are tried in turn, beginning with
+// at most. With a failover list, the server.Endpoints are tried in turn, beginning with
 // the one that worked last.
 //
 // An error means that nothing is known; it says which broker, at which address,
@@ -77,7 +84,7 @@ func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
 		if err == nil {
 			return sample, nil
 		}
-		errs = append(errs, explain(d.cfg.Ref, e.address, err))
+		errs = append(errs, server.Explain(d.cfg.Ref, e.Address, err))
 		d.switchOver()
 		if ctx.Err() != nil {
 			break
@@ -89,23 +96,23 @@ func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
 // switchOver turns to the next endpoint, of which some things are not known.
 func (d *Driver) switchOver() {
 	d.current = (d.current + 1) % len(d.endpoints)
-	d.holder.size = -1
-	d.bindings.restart()
-	d.role = roleCheck{}
+	d.holder.Reset()
+	d.bindings.Restart()
+	d.role = server.RoleCheck{}
 }
 
 // sample reads one endpoint.
-func (d *Driver) sample(ctx context.Context, e endpoint) (*queue.Sample, error) {
+func (d *Driver) sample(ctx context.Context, e server.Endpoint) (*queue.Sample, error) {
 	deadline := time.Now().Add(d.cfg.Timeout / 2)
-	d.holder.begin(deadline)
-	d.bindings.refused = nil
+	d.holder.Begin(deadline)
+	d.bindings.Begin()
 	for _, r := range d.backlogs {
 		r.refused = nil
 	}
 	if err := d.discover(ctx, e, deadline); err != nil {
 		return nil, err
 	}
-	if err := d.holder.measure(ctx, e); err != nil {
+	if err := d.holder.Measure(ctx, e); err != nil {
 		return nil, err
 	}
 	for attempt := 1; ; attempt++ {
@@ -122,24 +129,13 @@ func (d *Driver) sample(ctx context.Context, e endpoint) (*queue.Sample, error) 
 
 // discover reads the binding tables until all were seen, or as long as one
 // sample can wait for it.
-func (d *Driver) discover(ctx context.Context, e endpoint, deadline time.Time) error {
-	for d.bindings.pending() && time.Now().Before(deadline) {
-		if err := e.exec(ctx, false, d.bindings.send(ctx, nil)); err != nil {
-			return err
-		}
-		if err := d.absorbBindings(ctx); err != nil {
+func (d *Driver) discover(ctx context.Context, e server.Endpoint, deadline time.Time) error {
+	for d.bindings.Pending() && time.Now().Before(deadline) {
+		if err := d.bindings.Step(ctx, e); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func (d *Driver) absorbBindings(ctx context.Context) error {
-	found, err := d.bindings.absorb()
-	if err != nil || !d.bindings.discover {
-		return err
-	}
-	_, err = d.learn(ctx, found)
+	_, err := d.learn(ctx, d.bindings.TakeFound())
 	return err
 }
 
@@ -161,121 +157,82 @@ func (d *Driver) learn(ctx context.Context, names []string) (bool, error) {
 }
 
 // attempt makes one exchange and reports whether it must be repeated.
-func (d *Driver) attempt(ctx context.Context, e endpoint, at time.Time) (inFlight, bool, error) {
+func (d *Driver) attempt(ctx context.Context, e server.Endpoint, at time.Time) (unacked.InFlight, bool, error) {
 	if err := d.exchange(ctx, e); err != nil {
-		return inFlight{}, false, err
+		return unacked.InFlight{}, false, err
 	}
-	if err := d.role.verdict(); err != nil {
-		return inFlight{}, false, err
+	if err := d.role.Verdict(); err != nil {
+		return unacked.InFlight{}, false, err
 	}
 	again := false
 	for _, r := range d.backlogs {
 		again = r.learnPriorities(context.WithoutCancel(ctx)) || again
 	}
-	if err := d.absorbBindings(ctx); err != nil {
-		return inFlight{}, false, err
+	if err := d.bindings.Absorb(); err != nil {
+		return unacked.InFlight{}, false, err
 	}
-	unsettled, err := d.holder.absorb(ctx, e, at)
+	unsettled, err := d.holder.Absorb(ctx, e, at)
 	if err != nil {
-		return inFlight{}, false, err
+		return unacked.InFlight{}, false, err
 	}
-	if err := d.readBindings(ctx, e); err != nil {
-		return inFlight{}, false, err
+	if err := d.bindings.ReadNamed(ctx, e, d.holder); err != nil {
+		return unacked.InFlight{}, false, err
 	}
-	held := d.holder.attribute(d.bindings)
-	news, err := d.learnFrom(ctx, held)
+	held := d.holder.Attribute(d.bindings)
+	found := d.bindings.TakeFound()
+	if len(d.cfg.Queues) == 0 {
+		found = append(found, held.Queues()...)
+	}
+	news, err := d.learn(ctx, found)
 	return held, again || unsettled || news, err
-}
-
-// learnFrom adds the queues of messages in flight, where queues are discovered.
-func (d *Driver) learnFrom(ctx context.Context, held inFlight) (bool, error) {
-	if !d.bindings.discover {
-		return false, nil
-	}
-	names := make([]string, 0, len(held.queues))
-	for name := range held.queues {
-		names = append(names, name)
-	}
-	return d.learn(ctx, names)
 }
 
 // exchange runs everything of a sample as one transaction. If the server
 // refuses some of it, that is left out and the rest asked for again.
-func (d *Driver) exchange(ctx context.Context, e endpoint) error {
+func (d *Driver) exchange(ctx context.Context, e server.Endpoint) error {
 	commands := d.commands(ctx)
-	err := e.exec(ctx, true, commands)
-	if !isAbort(err) {
+	err := e.Exec(ctx, true, commands)
+	if !server.IsAbort(err) {
 		return err
 	}
 	d.noteRefusals()
 	rest := d.commands(ctx)
 	if len(rest) == len(commands) {
-		return firstCause(commands, err)
+		return server.FirstCause(commands, err)
 	}
-	err = e.exec(ctx, true, rest)
-	if isAbort(err) {
-		return firstCause(rest, err)
+	err = e.Exec(ctx, true, rest)
+	if server.IsAbort(err) {
+		return server.FirstCause(rest, err)
 	}
 	return err
 }
 
 func (d *Driver) commands(ctx context.Context) []goredis.Cmder {
-	commands := d.role.send(ctx, make([]goredis.Cmder, 0, 2*len(d.backlogs)+16))
+	commands := d.role.Send(ctx, make([]goredis.Cmder, 0, 2*len(d.backlogs)+16))
 	for _, r := range d.backlogs {
 		commands = r.send(commands)
 	}
-	commands = d.holder.send(ctx, commands)
-	return d.bindings.send(ctx, commands)
+	commands = d.holder.Send(ctx, commands)
+	return d.bindings.Send(ctx, commands)
 }
 
 func (d *Driver) noteRefusals() {
-	d.role.noteRefusal()
+	d.role.NoteRefusal()
 	for _, r := range d.backlogs {
 		r.noteRefusal()
 	}
-	d.holder.noteRefusal()
-	d.bindings.noteRefusal()
-}
-
-// firstCause is the error of the command for which a transaction was refused.
-func firstCause(commands []goredis.Cmder, abort error) error {
-	for _, c := range commands {
-		if err := c.Err(); err != nil && !isAbort(err) {
-			return err
-		}
-	}
-	return abort
-}
-
-// readBindings reads the tables of exchanges that messages in flight name and
-// that were not known before.
-func (d *Driver) readBindings(ctx context.Context, e endpoint) error {
-	missing := false
-	for r := range d.holder.routes.ids {
-		named := r.exchange != "" && !celery.IsInternalExchange(r.exchange)
-		if named && d.bindings.tables[r.exchange] == nil {
-			missing = d.bindings.want(r.exchange) || missing
-		}
-	}
-	for missing && len(d.bindings.unread) > 0 && d.bindings.refused == nil {
-		if err := e.exec(ctx, false, d.bindings.send(ctx, nil)); err != nil {
-			return err
-		}
-		if err := d.absorbBindings(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	d.holder.NoteRefusal()
+	d.bindings.NoteRefusal()
 }
 
 // compose puts the sample together.
-func (d *Driver) compose(at time.Time, held inFlight) *queue.Sample {
+func (d *Driver) compose(at time.Time, held unacked.InFlight) *queue.Sample {
 	s := &queue.Sample{
 		At: at, Queues: make(map[string]queue.Depth, len(d.backlogs)),
-		Unattributed: held.unattributed, DiscoveryPending: d.bindings.pending(),
+		Unattributed: held.Unattributed, DiscoveryPending: d.bindings.Pending(),
 	}
 	for _, r := range d.backlogs {
-		inFlight, scheduled := held.depth(r.name, at)
+		inFlight, scheduled := held.Depth(r.name, at)
 		s.Queues[r.name] = queue.Depth{Backlog: r.count(at), InFlight: inFlight, Scheduled: scheduled}
 	}
 	return s

@@ -1,4 +1,4 @@
-package redis
+package server
 
 import (
 	"context"
@@ -10,14 +10,15 @@ import (
 // errLostPrimary says that a replica answers with old numbers.
 var errLostPrimary = errors.New("the server is a replica that has lost its primary, its numbers may be old: wait for the failover, or correct the broker URL")
 
-// roleCheck looks whether the server is a replica out of step. Where the server
+// RoleCheck looks whether the server is a replica out of step. Where the server
 // does not say (no permission, a proxy), it is trusted.
-type roleCheck struct {
+type RoleCheck struct {
 	role *goredis.SliceCmd
 	mute bool
 }
 
-func (c *roleCheck) send(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
+// Send adds the command of one exchange.
+func (c *RoleCheck) Send(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
 	c.role = nil
 	if c.mute {
 		return commands
@@ -26,16 +27,16 @@ func (c *roleCheck) send(ctx context.Context, commands []goredis.Cmder) []goredi
 	return append(commands, c.role)
 }
 
-// noteRefusal is called after the server refused a transaction.
-func (c *roleCheck) noteRefusal() {
-	if c.role != nil && c.role.Err() != nil && !isAbort(c.role.Err()) {
+// NoteRefusal is called after the server refused a transaction.
+func (c *RoleCheck) NoteRefusal() {
+	if c.role != nil && c.role.Err() != nil && !IsAbort(c.role.Err()) {
 		c.mute = true
 	}
 }
 
-// verdict reads the reply: "master" …, or "slave", host, port, state of the
+// Verdict reads the reply: "master" …, or "slave", host, port, state of the
 // link, offset (https://redis.io/docs/latest/commands/role/).
-func (c *roleCheck) verdict() error {
+func (c *RoleCheck) Verdict() error {
 	if c.role == nil || c.role.Err() != nil || len(c.role.Val()) < 4 {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package redis
+package unacked
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
@@ -66,8 +67,19 @@ type message struct {
 	seen uint32
 }
 
-// holder follows the unacked hash.
-type holder struct {
+// Limits bound what is remembered and fetched.
+type Limits struct {
+	// Tags is how many messages are remembered one by one; with more, counts
+	// are estimated.
+	Tags int
+	// Fetch is how many unseen messages one sample fetches.
+	Fetch int
+}
+
+// Holder follows the unacked hash. For each sample, call Begin and Measure, then
+// for each exchange Send, Absorb and Attribute. It is not safe for concurrent
+// use.
+type Holder struct {
 	keys              celery.Keys
 	maxTags, maxFetch int
 
@@ -103,38 +115,42 @@ type round struct {
 	err        error   // why nothing is known of what is in flight
 }
 
-func newHolder(cfg Config, keys celery.Keys) *holder {
-	return &holder{
-		keys: keys, maxTags: cfg.MaxTags, maxFetch: cfg.MaxFetch,
+// NewHolder makes a holder that knows nothing yet.
+func NewHolder(limits Limits, keys celery.Keys) *Holder {
+	return &Holder{
+		keys: keys, maxTags: limits.Tags, maxFetch: limits.Fetch,
 		messages: map[tagKey]message{}, routes: newRouteTable(), size: -1,
 	}
 }
 
-// begin starts a sample.
-func (h *holder) begin(deadline time.Time) {
+// Begin starts a sample, which stops fetching at the deadline.
+func (h *Holder) Begin(deadline time.Time) {
 	h.round = round{deadline: deadline, gone: map[tagKey]bool{}}
 }
 
+// Reset is called when another server is read: it may hold more or less.
+func (h *Holder) Reset() { h.size = -1 }
+
 // forget makes the next listing fetch everything anew.
-func (h *holder) forget() {
+func (h *Holder) forget() {
 	clear(h.messages)
 }
 
-// measure reads how much there is to list, where nobody knows.
-func (h *holder) measure(ctx context.Context, e endpoint) error {
+// Measure reads how much there is to list, where nobody knows.
+func (h *Holder) Measure(ctx context.Context, e server.Endpoint) error {
 	if h.size >= 0 {
 		return nil
 	}
 	c := goredis.NewIntCmd(ctx, "zcard", h.keys.UnackedIndex)
-	if err := e.exec(ctx, false, []goredis.Cmder{c}); err != nil {
+	if err := e.Exec(ctx, false, []goredis.Cmder{c}); err != nil {
 		return err
 	}
 	h.size = c.Val() // 0 if refused or of the wrong type, which the listing tells
 	return nil
 }
 
-// send adds the commands that list what is in flight.
-func (h *holder) send(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
+// Send adds the commands that list what is in flight.
+func (h *Holder) Send(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
 	h.ranges = nil
 	if h.refused != nil {
 		return commands
@@ -156,7 +172,7 @@ func (h *holder) send(ctx context.Context, commands []goredis.Cmder) []goredis.C
 
 // allRanges lists every tag; the last range is open, since there may be more
 // than when the size was read.
-func (h *holder) allRanges(ctx context.Context) {
+func (h *Holder) allRanges(ctx context.Context) {
 	var start int64
 	for ; start+rangeSize < h.size; start += rangeSize {
 		h.addRange(ctx, start, start+rangeSize-1)
@@ -166,7 +182,7 @@ func (h *holder) allRanges(ctx context.Context) {
 
 // chooseRanges lists tags at random places. Each is a command of its own:
 // neighbours were picked up together and would be alike.
-func (h *holder) chooseRanges(ctx context.Context) {
+func (h *Holder) chooseRanges(ctx context.Context) {
 	places := map[int64]bool{}
 	for range min(estimateSize, h.maxTags) {
 		places[rand.Int64N(h.size)] = true
@@ -176,12 +192,12 @@ func (h *holder) chooseRanges(ctx context.Context) {
 	}
 }
 
-func (h *holder) addRange(ctx context.Context, start, stop int64) {
+func (h *Holder) addRange(ctx context.Context, start, stop int64) {
 	h.ranges = append(h.ranges, goredis.NewStringSliceCmd(ctx, "zrange", h.keys.UnackedIndex, start, stop))
 }
 
 // commandError is the first error of the commands that list.
-func (h *holder) commandError() error {
+func (h *Holder) commandError() error {
 	if h.refused != nil {
 		return h.refused
 	}
@@ -199,28 +215,28 @@ func (h *holder) commandError() error {
 	return nil
 }
 
-// noteRefusal is called after the server refused a transaction.
-func (h *holder) noteRefusal() {
+// NoteRefusal is called after the server refused a transaction.
+func (h *Holder) NoteRefusal() {
 	if h.refused != nil {
 		return
 	}
-	if err := h.length.Err(); isRefusal(err) {
+	if err := h.length.Err(); server.IsRefusal(err) {
 		h.refused = err
 	}
-	if err := h.indexLength.Err(); isRefusal(err) {
+	if err := h.indexLength.Err(); server.IsRefusal(err) {
 		h.refused = err
 	}
 	for _, r := range h.ranges {
-		if isRefusal(r.Err()) {
+		if server.IsRefusal(r.Err()) {
 			h.refused = r.Err()
 		}
 	}
 }
 
-// absorb takes in a listing and fetches what it has not seen. It reports
+// Absorb takes in a listing and fetches what it has not seen. It reports
 // whether the exchange should be repeated because the numbers do not add up to
 // one moment. An error is one of the connection.
-func (h *holder) absorb(ctx context.Context, e endpoint, now time.Time) (again bool, err error) {
+func (h *Holder) Absorb(ctx context.Context, e server.Endpoint, now time.Time) (again bool, err error) {
 	if err := h.commandError(); err != nil {
 		h.err, h.size = fmt.Errorf("in flight of every queue: read keys %q and %q: %w", h.keys.Unacked, h.keys.UnackedIndex, err), -1
 		return false, nil
@@ -239,7 +255,7 @@ func (h *holder) absorb(ctx context.Context, e endpoint, now time.Time) (again b
 }
 
 // mark notes which messages were listed and returns the tags never seen.
-func (h *holder) mark() []string {
+func (h *Holder) mark() []string {
 	h.listing++
 	var unseen []string
 	for _, r := range h.ranges {
@@ -257,11 +273,12 @@ func (h *holder) mark() []string {
 	return unseen
 }
 
-// fetchUnseen fetches as many as one sample may.
-func (h *holder) fetchUnseen(ctx context.Context, e endpoint, unseen []string) error {
+// fetchUnseen fetches as many as one sample may, and some in any case, so that
+// it comes to an end.
+func (h *Holder) fetchUnseen(ctx context.Context, e server.Endpoint, unseen []string) error {
 	h.vanished, h.pending = 0, 0
 	for done := 0; done < len(unseen); {
-		if done >= h.maxFetch || time.Now().After(h.deadline) {
+		if done >= h.maxFetch || (done > 0 && time.Now().After(h.deadline)) {
 			h.pending = len(unseen) - done
 			return nil
 		}
@@ -276,12 +293,12 @@ func (h *holder) fetchUnseen(ctx context.Context, e endpoint, unseen []string) e
 
 // fetch asks for the sizes first, so that no reply takes more memory than
 // intended.
-func (h *holder) fetch(ctx context.Context, e endpoint, tags []string) error {
+func (h *Holder) fetch(ctx context.Context, e server.Endpoint, tags []string) error {
 	sizes := make([]goredis.Cmder, len(tags))
 	for i, tag := range tags {
 		sizes[i] = goredis.NewIntCmd(ctx, "hstrlen", h.keys.Unacked, tag)
 	}
-	if err := e.exec(ctx, false, sizes); err != nil {
+	if err := e.Exec(ctx, false, sizes); err != nil {
 		return err
 	}
 	var batch []string
@@ -307,7 +324,7 @@ func (h *holder) fetch(ctx context.Context, e endpoint, tags []string) error {
 }
 
 // fetchBatch fetches, decodes and drops the messages.
-func (h *holder) fetchBatch(ctx context.Context, e endpoint, tags []string) error {
+func (h *Holder) fetchBatch(ctx context.Context, e server.Endpoint, tags []string) error {
 	if len(tags) == 0 {
 		return nil
 	}
@@ -317,7 +334,7 @@ func (h *holder) fetchBatch(ctx context.Context, e endpoint, tags []string) erro
 		args = append(args, tag)
 	}
 	c := goredis.NewSliceCmd(ctx, args...)
-	if err := e.exec(ctx, false, []goredis.Cmder{c}); err != nil {
+	if err := e.Exec(ctx, false, []goredis.Cmder{c}); err != nil {
 		return err
 	}
 	if c.Err() != nil {
@@ -338,7 +355,7 @@ func (h *holder) fetchBatch(ctx context.Context, e endpoint, tags []string) erro
 // noteGone handles a tag without an entry. kombu adds and removes both at once,
 // so one that is listed again after it had no entry is a leftover in the index,
 // and no message.
-func (h *holder) noteGone(tag string) {
+func (h *Holder) noteGone(tag string) {
 	key := keyOf(tag)
 	if h.gone[key] {
 		h.messages[key] = message{route: noMessage, seen: h.listing}
@@ -349,7 +366,7 @@ func (h *holder) noteGone(tag string) {
 }
 
 // remember keeps the route and the ETA of a message.
-func (h *holder) remember(tag string, u celery.Unacked, err error) {
+func (h *Holder) remember(tag string, u celery.Unacked, err error) {
 	m := message{route: noRoute, seen: h.listing}
 	if err == nil {
 		m.route = h.routes.id(route{u.Exchange, u.RoutingKey})
@@ -362,7 +379,7 @@ func (h *holder) remember(tag string, u celery.Unacked, err error) {
 
 // count counts the messages of the last listing by route, and forgets the
 // others.
-func (h *holder) count(now time.Time) {
+func (h *Holder) count(now time.Time) {
 	h.counts = make([]tally, len(h.routes.list))
 	nanos := now.UnixNano()
 	for key, m := range h.messages {
@@ -380,7 +397,7 @@ func (h *holder) count(now time.Time) {
 }
 
 // known is how many entries of the hash were counted.
-func (h *holder) known() int64 {
+func (h *Holder) known() int64 {
 	var n int64
 	for id, c := range h.counts {
 		if routeID(id) != noMessage { //nolint:gosec // few
@@ -392,7 +409,7 @@ func (h *holder) known() int64 {
 
 // recheck clears what may be wrong if hash and memory differ in number, once in
 // a sample: entries deleted by other hands, or leftovers that became messages.
-func (h *holder) recheck() bool {
+func (h *Holder) recheck() bool {
 	if h.rechecked || h.estimating || h.pending > 0 {
 		return false
 	}

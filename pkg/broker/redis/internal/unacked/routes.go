@@ -1,4 +1,4 @@
-package redis
+package unacked
 
 // route is where a message was published to.
 type route struct{ exchange, routingKey string }

@@ -1,4 +1,4 @@
-package redis
+package unacked
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
@@ -23,9 +24,9 @@ const (
 	maxExchanges = 50_000
 )
 
-// bindings knows the binding tables of a broker: those found by scanning, where
+// Bindings knows the binding tables of a broker: those found by scanning, where
 // queues are to be discovered, and those that messages in flight name.
-type bindings struct {
+type Bindings struct {
 	keys     celery.Keys
 	discover bool
 	tables   map[string]*table // by exchange
@@ -41,6 +42,7 @@ type bindings struct {
 	// scanned is true once every key was passed.
 	scanned bool
 	refused error
+	found   []string
 
 	scan  *goredis.ScanCmd
 	reads []tableRead
@@ -58,20 +60,25 @@ type tableRead struct {
 	members  *goredis.StringSliceCmd
 }
 
-func newBindings(keys celery.Keys, discover bool) *bindings {
-	return &bindings{keys: keys, discover: discover, tables: map[string]*table{}}
+// NewBindings makes one that knows nothing yet. With discover, it looks for all
+// tables there are.
+func NewBindings(keys celery.Keys, discover bool) *Bindings {
+	return &Bindings{keys: keys, discover: discover, tables: map[string]*table{}}
 }
 
-// pending reports whether queues may not have been found yet.
-func (b *bindings) pending() bool {
+// Pending reports whether queues may not have been found yet.
+func (b *Bindings) Pending() bool {
 	return b.discover && (!b.scanned || len(b.unread) > 0)
 }
 
-// restart scans anew, on another server. What is known stays known.
-func (b *bindings) restart() { b.cursor = 0 }
+// Restart scans anew, on another server. What is known stays known.
+func (b *Bindings) Restart() { b.cursor = 0 }
+
+// Begin starts a sample: what was refused in the one before may be allowed now.
+func (b *Bindings) Begin() { b.refused = nil }
 
 // want adds an exchange. It reports whether its table is (or will be) known.
-func (b *bindings) want(exchange string) bool {
+func (b *Bindings) want(exchange string) bool {
 	if b.tables[exchange] != nil {
 		return true
 	}
@@ -83,8 +90,8 @@ func (b *bindings) want(exchange string) bool {
 	return true
 }
 
-// send adds the commands of one exchange: a step of the scan, and a few tables.
-func (b *bindings) send(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
+// Send adds the commands of one exchange: a step of the scan, and a few tables.
+func (b *Bindings) Send(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
 	b.scan, b.reads, b.first = nil, nil, 0
 	if b.refused != nil {
 		return commands
@@ -97,7 +104,7 @@ func (b *bindings) send(ctx context.Context, commands []goredis.Cmder) []goredis
 }
 
 // sendReads adds the reads of tables: first those never read, then in turn.
-func (b *bindings) sendReads(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
+func (b *Bindings) sendReads(ctx context.Context, commands []goredis.Cmder) []goredis.Cmder {
 	for members := 0; len(b.reads) < maxTables && members < maxMembers; {
 		exchange, ok := b.choose()
 		if !ok {
@@ -112,7 +119,7 @@ func (b *bindings) sendReads(ctx context.Context, commands []goredis.Cmder) []go
 }
 
 // choose returns the exchange to read next, none twice in one exchange.
-func (b *bindings) choose() (string, bool) {
+func (b *Bindings) choose() (string, bool) {
 	if b.first < len(b.unread) {
 		b.first++
 		return b.unread[b.first-1], true
@@ -124,37 +131,35 @@ func (b *bindings) choose() (string, bool) {
 	return b.order[b.next%len(b.order)], true
 }
 
-// noteRefusal is called after the server refused a transaction.
-func (b *bindings) noteRefusal() {
-	if b.scan != nil && isRefusal(b.scan.Err()) {
+// NoteRefusal is to be called after the server refused a transaction.
+func (b *Bindings) NoteRefusal() {
+	if b.scan != nil && server.IsRefusal(b.scan.Err()) {
 		b.refused = b.scan.Err()
 	}
 	for _, read := range b.reads {
-		if isRefusal(read.members.Err()) {
+		if server.IsRefusal(read.members.Err()) {
 			b.refused = read.members.Err()
 		}
 	}
 }
 
-// absorb takes in what the exchange brought and returns the queues of the
-// tables that were read, without Celery's internal ones.
-func (b *bindings) absorb() ([]string, error) {
+// Absorb takes in what the exchange brought.
+func (b *Bindings) Absorb() error {
 	if b.discover && b.refused != nil {
-		return nil, fmt.Errorf("discover queues: %w", b.refused)
+		return fmt.Errorf("discover queues: %w", b.refused)
 	}
 	if err := b.absorbScan(); err != nil {
-		return nil, err
+		return err
 	}
-	var queues []string
 	for _, read := range b.reads {
-		queues = append(queues, b.absorbTable(read)...)
+		b.absorbTable(read)
 	}
 	b.order = append(b.order, b.unread[:b.first]...)
 	b.unread, b.first = b.unread[b.first:], 0
-	return queues, nil
+	return nil
 }
 
-func (b *bindings) absorbScan() error {
+func (b *Bindings) absorbScan() error {
 	if b.scan == nil {
 		return nil
 	}
@@ -177,15 +182,14 @@ func (b *bindings) absorbScan() error {
 // without consumers away, while messages of theirs may still be in flight. A
 // member that cannot be read is left out; if a message needs it, the message is
 // unattributed.
-func (b *bindings) absorbTable(read tableRead) []string {
+func (b *Bindings) absorbTable(read tableRead) {
 	t := b.tables[read.exchange]
 	members, err := read.members.Result()
 	t.err = err
 	if err != nil || len(members) == 0 {
-		return nil
+		return
 	}
 	t.size, t.bindings = len(members), nil
-	var queues []string
 	for _, member := range members {
 		binding, err := b.keys.ParseBinding(member)
 		if err != nil {
@@ -193,11 +197,46 @@ func (b *bindings) absorbTable(read tableRead) []string {
 			continue
 		}
 		t.bindings = append(t.bindings, binding)
-		if !celery.IsInternalQueue(binding.Queue) {
-			queues = append(queues, binding.Queue)
+		if b.discover && !celery.IsInternalQueue(binding.Queue) {
+			b.found = append(b.found, binding.Queue)
 		}
 	}
-	return queues
+}
+
+// TakeFound returns the queues of the tables that were read since the last call,
+// without Celery's internal ones: none, unless queues are to be discovered.
+func (b *Bindings) TakeFound() []string {
+	found := b.found
+	b.found = nil
+	return found
+}
+
+// ReadNamed reads the tables of exchanges that messages in flight name and that
+// were not known before. An error is one of the connection, or of the
+// permission to discover.
+func (b *Bindings) ReadNamed(ctx context.Context, e server.Endpoint, h *Holder) error {
+	missing := false
+	for r := range h.routes.ids {
+		named := r.exchange != "" && !celery.IsInternalExchange(r.exchange)
+		if named && b.tables[r.exchange] == nil {
+			missing = b.want(r.exchange) || missing
+		}
+	}
+	for missing && len(b.unread) > 0 && b.refused == nil {
+		if err := b.Step(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Step reads a part of the tables in an exchange of its own. The error is as
+// that of ReadNamed.
+func (b *Bindings) Step(ctx context.Context, e server.Endpoint) error {
+	if err := e.Exec(ctx, false, b.Send(ctx, nil)); err != nil {
+		return err
+	}
+	return b.Absorb()
 }
 
 // errNoBinding says that no queue of an exchange takes a message.
@@ -205,7 +244,7 @@ var errNoBinding = errors.New("no binding of its exchange matches")
 
 // resolve returns the queues that a route may belong to: none, without an
 // error, for Celery's own messages.
-func (b *bindings) resolve(r route) ([]string, error) {
+func (b *Bindings) resolve(r route) ([]string, error) {
 	if r.exchange == "" {
 		return withoutInternal([]string{r.routingKey}), nil
 	}

@@ -1,19 +1,22 @@
-package redis
+package unacked
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
-// inFlight is what one sample says of the messages that workers hold.
-type inFlight struct {
+// InFlight is what one sample says of the messages that workers hold.
+type InFlight struct {
 	queues map[string]tally
-	// unattributed counts the messages of no known queue; example is the tag
+	// Unattributed counts the messages of no known queue; example is the tag
 	// of one, reason why, for one of them.
-	unattributed int64
+	Unattributed int64
 	example      string
 	reason       error
 	// estimated is true if the counts were scaled from a random choice.
@@ -22,9 +25,9 @@ type inFlight struct {
 	unknown error
 }
 
-// attribute assigns the messages of the last listing to queues.
-func (h *holder) attribute(b *bindings) inFlight {
-	f := inFlight{queues: map[string]tally{}, unknown: h.err, estimated: h.estimating}
+// Attribute assigns the messages of the last listing to queues.
+func (h *Holder) Attribute(b *Bindings) InFlight {
+	f := InFlight{queues: map[string]tally{}, unknown: h.err, estimated: h.estimating}
 	if f.unknown != nil {
 		return f
 	}
@@ -51,7 +54,7 @@ func (h *holder) attribute(b *bindings) inFlight {
 var errShape = fmt.Errorf("not of the shape [message, exchange, routing key] or larger than %d MiB", maxEntry>>20)
 
 // add counts the messages of one route.
-func (f *inFlight) add(b *bindings, r route, c tally) error {
+func (f *InFlight) add(b *Bindings, r route, c tally) error {
 	if c.held == 0 {
 		return nil
 	}
@@ -66,20 +69,20 @@ func (f *inFlight) add(b *bindings, r route, c tally) error {
 	return nil
 }
 
-func (f *inFlight) lose(n int64, reason error) {
-	f.unattributed += n
+func (f *InFlight) lose(n int64, reason error) {
+	f.Unattributed += n
 	f.reason = reason
 }
 
 // settle compares with the length of the hash: exactly, or by scaling.
-func (h *holder) settle(f *inFlight) {
+func (h *Holder) settle(f *InFlight) {
 	known, length := h.known(), h.length.Val()
 	if h.estimating {
 		f.scale(known, length)
 		return
 	}
 	if h.vanished > 0 {
-		f.lose(int64(h.vanished), fmt.Errorf("they were acknowledged or put back while being read"))
+		f.lose(int64(h.vanished), errors.New("they were acknowledged or put back while being read"))
 	}
 	if missing := length - known - int64(h.vanished); missing > 0 {
 		f.lose(missing, fmt.Errorf("they are missing in the index %q", h.keys.UnackedIndex))
@@ -89,9 +92,9 @@ func (h *holder) settle(f *inFlight) {
 // scale turns the counts of a random choice of n messages into those of all. A
 // queue that was seen holds at least one message, and at least one that is not
 // scheduled: an estimate is never zero.
-func (f *inFlight) scale(n, total int64) {
+func (f *InFlight) scale(n, total int64) {
 	if n == 0 {
-		f.unknown = fmt.Errorf("in flight of every queue: none of the chosen entries could be read")
+		f.unknown = errors.New("in flight of every queue: none of the chosen entries could be read")
 		return
 	}
 	times := func(c int64) int64 {
@@ -101,11 +104,14 @@ func (f *inFlight) scale(n, total int64) {
 		held := max(1, times(c.held))
 		f.queues[name] = tally{held, min(times(c.scheduled), held-1)}
 	}
-	f.unattributed = times(f.unattributed)
+	f.Unattributed = times(f.Unattributed)
 }
 
-// depth returns the counts of one queue.
-func (f *inFlight) depth(name string, at time.Time) (inFlight, scheduled queue.Count) {
+// Queues returns the names of the queues with messages in flight.
+func (f *InFlight) Queues() []string { return slices.Collect(maps.Keys(f.queues)) }
+
+// Depth returns the counts of one queue, as of at.
+func (f *InFlight) Depth(name string, at time.Time) (held, scheduled queue.Count) {
 	err := f.unknown
 	c := f.queues[name]
 	if err == nil && c.held == 0 {
@@ -118,18 +124,18 @@ func (f *inFlight) depth(name string, at time.Time) (inFlight, scheduled queue.C
 }
 
 // zeroError is why a count of zero is no knowledge, or nil if it is.
-func (f *inFlight) zeroError(name string) error {
+func (f *InFlight) zeroError(name string) error {
 	switch {
-	case f.unattributed > 0:
+	case f.Unattributed > 0:
 		return fmt.Errorf("in flight of queue %q: %d messages in flight cannot be attributed to a queue%s: %w: "+
-			"look at them with HGET, and delete what no worker holds", name, f.unattributed, f.exampleText(), f.reason)
+			"look at them with HGET, and delete what no worker holds", name, f.Unattributed, f.exampleText(), f.reason)
 	case f.estimated:
 		return fmt.Errorf("in flight of queue %q: none of %d messages chosen at random is of this queue, which proves nothing", name, estimateSize)
 	}
 	return nil
 }
 
-func (f *inFlight) exampleText() string {
+func (f *InFlight) exampleText() string {
 	if f.example == "" {
 		return ""
 	}
@@ -137,7 +143,7 @@ func (f *inFlight) exampleText() string {
 }
 
 // example finds a tag of one of the routes.
-func (h *holder) example(routes map[routeID]error) string {
+func (h *Holder) example(routes map[routeID]error) string {
 	if len(routes) == 0 {
 		return ""
 	}

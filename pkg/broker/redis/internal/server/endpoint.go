@@ -1,4 +1,4 @@
-package redis
+package server
 
 import (
 	"cmp"
@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -16,26 +17,42 @@ import (
 // clientName is what CLIENT LIST shows of our connections.
 const clientName = "celery-hpa"
 
-// endpoint is one server, or one service behind sentinels.
-type endpoint struct {
-	// address is for errors: it holds no credential.
-	address string
+// Settings say how to reach the servers of a broker.
+type Settings struct {
+	// URL is of the transport redis or sentinel.
+	URL celery.BrokerURL
+	// MasterName, SentinelUsername and SentinelPassword are for Sentinel alone.
+	MasterName, SentinelUsername, SentinelPassword string
+	// CAFile, CertFile and KeyFile go before those of the URL; if one is set,
+	// the connection is secured.
+	CAFile, CertFile, KeyFile string
+	// Timeout bounds each dial, read and write.
+	Timeout time.Duration
+}
+
+// Endpoint is one server, or one service behind sentinels. It is safe for
+// concurrent use.
+type Endpoint struct {
+	// Address is for errors: it holds no credential.
+	Address string
 	client  *goredis.Client
 }
 
-// newEndpoints makes the clients. It does not connect.
-func newEndpoints(cfg Config, u celery.BrokerURL) ([]endpoint, error) {
+// New makes the endpoints of a URL, to be tried in turn. It reads the TLS files
+// and does not connect.
+func New(s Settings) ([]Endpoint, error) {
+	u := s.URL
 	if u.Transport == celery.TransportSentinel {
-		e, err := newSentinel(cfg, u)
-		return []endpoint{e}, err
+		e, err := newSentinel(s)
+		return []Endpoint{e}, err
 	}
-	var endpoints []endpoint
+	var endpoints []Endpoint
 	for _, server := range u.Endpoints {
-		secure, err := cfg.tlsConfig(server)
+		secure, err := s.tlsConfig(server)
 		if err != nil {
-			return nil, errors.Join(err, closeAll(endpoints))
+			return nil, errors.Join(err, CloseAll(endpoints))
 		}
-		endpoints = append(endpoints, endpoint{server.Address(), newClient(cfg, server, secure)})
+		endpoints = append(endpoints, Endpoint{server.Address(), newClient(s, server, secure)})
 	}
 	return endpoints, nil
 }
@@ -43,7 +60,7 @@ func newEndpoints(cfg Config, u celery.BrokerURL) ([]endpoint, error) {
 // newClient connects at the first command, with one connection: samples are
 // taken one at a time. Nothing is retried here: the sampler does that, and says
 // so.
-func newClient(cfg Config, server celery.Endpoint, secure *tls.Config) *goredis.Client {
+func newClient(s Settings, server celery.Endpoint, secure *tls.Config) *goredis.Client {
 	network := "tcp"
 	if server.SocketPath != "" {
 		network = "unix"
@@ -54,18 +71,19 @@ func newClient(cfg Config, server celery.Endpoint, secure *tls.Config) *goredis.
 		OnConnect: setName, DisableIdentity: true, Protocol: 2,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		PoolSize:                 1, MaxRetries: -1, DialerRetries: 1,
-		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout, PoolTimeout: cfg.Timeout,
+		DialTimeout: s.Timeout, ReadTimeout: s.Timeout, WriteTimeout: s.Timeout, PoolTimeout: s.Timeout,
 		ContextTimeoutEnabled: true,
 	})
 }
 
 // newSentinel follows the primary that the sentinels name. As in kombu, the
 // first URL's user, password and database are those of the servers.
-func newSentinel(cfg Config, u celery.BrokerURL) (endpoint, error) {
+func newSentinel(s Settings) (Endpoint, error) {
+	u := s.URL
 	first := u.Endpoints[0]
-	secure, err := cfg.tlsConfig(first)
+	secure, err := s.tlsConfig(first)
 	if err != nil {
-		return endpoint{}, err
+		return Endpoint{}, err
 	}
 	if secure != nil {
 		secure.ServerName = "" // each sentinel and server has its own
@@ -75,21 +93,21 @@ func newSentinel(cfg Config, u celery.BrokerURL) (endpoint, error) {
 		addresses = append(addresses, server.Address())
 	}
 	client := goredis.NewFailoverClient(&goredis.FailoverOptions{
-		MasterName: cfg.MasterName, SentinelAddrs: addresses, TLSConfig: secure,
-		SentinelUsername: cfg.SentinelUsername, SentinelPassword: cfg.SentinelPassword,
+		MasterName: s.MasterName, SentinelAddrs: addresses, TLSConfig: secure,
+		SentinelUsername: s.SentinelUsername, SentinelPassword: s.SentinelPassword,
 		Username: first.Username, Password: first.Password, DB: first.DB,
 		OnConnect: setName, DisableIdentity: true, Protocol: 2,
 		PoolSize: 1, MaxRetries: -1, DialerRetries: 1,
-		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout, PoolTimeout: cfg.Timeout,
+		DialTimeout: s.Timeout, ReadTimeout: s.Timeout, WriteTimeout: s.Timeout, PoolTimeout: s.Timeout,
 		ContextTimeoutEnabled: true,
 	})
-	return endpoint{fmt.Sprintf("%s of sentinels %s", cfg.MasterName, u), client}, nil
+	return Endpoint{fmt.Sprintf("%s of sentinels %s", s.MasterName, u), client}, nil
 }
 
-// exec runs the commands in one exchange: as one transaction if atomic. The
+// Exec runs the commands in one exchange: as one transaction if atomic. The
 // error is that of the exchange, and nil only if every command has its own
 // reply, be it an error.
-func (e endpoint) exec(ctx context.Context, atomic bool, commands []goredis.Cmder) error {
+func (e Endpoint) Exec(ctx context.Context, atomic bool, commands []goredis.Cmder) error {
 	pipe := e.client.Pipeline()
 	if atomic {
 		pipe = e.client.TxPipeline()
@@ -106,7 +124,7 @@ func (e endpoint) exec(ctx context.Context, atomic bool, commands []goredis.Cmde
 			return cmp.Or(err, errNoReply)
 		}
 	}
-	if isReply(err) && !isAbort(err) {
+	if isReply(err) && !IsAbort(err) {
 		return nil // the first error of the commands
 	}
 	return err
@@ -117,6 +135,15 @@ func (e endpoint) exec(ctx context.Context, atomic bool, commands []goredis.Cmde
 // one that found nothing.
 var errNoReply = errors.New("no reply was read")
 
+// DiscardClientLog silences the Redis client library for the whole process: it
+// writes to standard error what its errors say as well. To be called once,
+// before the first connection.
+func DiscardClientLog() { goredis.SetLogger(discard{}) }
+
+type discard struct{}
+
+func (discard) Printf(context.Context, string, ...any) {}
+
 // setName tells the server who we are. A user may lack the permission; then the
 // connection has no name. (Options.ClientName would fail the connection.)
 func setName(ctx context.Context, conn *goredis.Conn) error {
@@ -126,8 +153,8 @@ func setName(ctx context.Context, conn *goredis.Conn) error {
 	return nil
 }
 
-// closeAll closes the clients and waits for nothing.
-func closeAll(endpoints []endpoint) error {
+// CloseAll closes the clients and waits for nothing.
+func CloseAll(endpoints []Endpoint) error {
 	var errs []error
 	for _, e := range endpoints {
 		errs = append(errs, e.client.Close())

@@ -1,4 +1,4 @@
-package redis
+package server
 
 import (
 	"context"
@@ -27,25 +27,25 @@ func isReply(err error) bool {
 	return errors.As(err, &reply)
 }
 
-// isAbort reports whether the server refused a whole transaction because it
+// IsAbort reports whether the server refused a whole transaction because it
 // refused one of its commands, whose own error says why.
-func isAbort(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "EXECABORT") }
+func IsAbort(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "EXECABORT") }
 
-// isRefusal reports whether the server refused this very command for lack of
+// IsRefusal reports whether the server refused this very command for lack of
 // permission.
-func isRefusal(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOPERM") }
+func IsRefusal(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOPERM") }
 
-// explain says what failed, where, why, and what to do about it.
-func explain(ref queue.BrokerRef, address string, err error) error {
-	hint := hintFor(err)
+// Explain says what failed, where, why, and what to do about it.
+func Explain(ref queue.BrokerRef, address string, err error) error {
+	hint := Hint(err)
 	if hint != "" {
 		hint = ": " + hint
 	}
 	return fmt.Errorf("sample broker %s at %s: %w%s", ref, address, err, hint)
 }
 
-// hintFor is advice for the usual causes, or empty.
-func hintFor(err error) string {
+// Hint is advice for the usual causes, or empty.
+func Hint(err error) string {
 	text := err.Error()
 	advice := []struct{ sign, hint string }{
 		{"WRONGPASS", "the user name or password of the broker URL is wrong"},
@@ -91,4 +91,14 @@ func hintForType(err error) string {
 		return "the server closed the connection: does it want TLS (rediss://), or a client certificate?"
 	}
 	return ""
+}
+
+// FirstCause is the error of the command for which a transaction was refused.
+func FirstCause(commands []goredis.Cmder, abort error) error {
+	for _, c := range commands {
+		if err := c.Err(); err != nil && !IsAbort(err) {
+			return err
+		}
+	}
+	return abort
 }
