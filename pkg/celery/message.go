@@ -24,8 +24,8 @@ type Unacked struct {
 // envelope is a message without its body, which only protocol 1 needs.
 type envelope struct {
 	Headers struct {
-		Task any `json:"task"`
-		ETA  any `json:"eta"`
+		Task json.RawMessage `json:"task"`
+		ETA  json.RawMessage `json:"eta"`
 	} `json:"headers"`
 	Properties struct {
 		BodyEncoding string `json:"body_encoding"`
@@ -62,11 +62,11 @@ func splitUnacked(value []byte) (message json.RawMessage, u Unacked, routed bool
 	if isObject(value) {
 		return value, Unacked{}, false
 	}
-	var parts []json.RawMessage
-	if json.Unmarshal(value, &parts) != nil || len(parts) == 0 {
+	var parts [4]json.RawMessage // what is beyond is passed over
+	if json.Unmarshal(value, &parts) != nil || parts[0] == nil {
 		return nil, Unacked{}, false
 	}
-	if len(parts) != 3 {
+	if parts[2] == nil || parts[3] != nil {
 		return parts[0], Unacked{}, false
 	}
 	exchange, okExchange := stringOrNull(parts[1])
@@ -119,11 +119,8 @@ func (e envelope) eta(message []byte) time.Time {
 	if raw == nil && e.Headers.Task == nil {
 		raw = bodyETA(message, e.Properties.BodyEncoding)
 	}
-	s, ok := raw.(string)
-	if !ok {
-		return time.Time{}
-	}
-	eta, err := ParseETA(s)
+	text, _ := stringOrNull(raw)
+	eta, err := ParseETA(text)
 	if err != nil {
 		return time.Time{}
 	}
@@ -132,7 +129,7 @@ func (e envelope) eta(message []byte) time.Time {
 
 // bodyETA reads the ETA of a message of protocol 1, whose body is one JSON
 // object, and nothing else of it.
-func bodyETA(message []byte, encoding string) any {
+func bodyETA(message []byte, encoding string) json.RawMessage {
 	var m struct {
 		Body string `json:"body"`
 	}
@@ -147,7 +144,7 @@ func bodyETA(message []byte, encoding string) any {
 		}
 	}
 	var task struct {
-		ETA any `json:"eta"`
+		ETA json.RawMessage `json:"eta"`
 	}
 	if !isObject(body) || json.Unmarshal(body, &task) != nil {
 		return nil
