@@ -90,6 +90,10 @@ func (p *Playground) Stop() error {
 	return errors.Join(errs...)
 }
 
+// Address is the URL of celery-hpa itself, past the aggregator. Its certificate
+// is signed by the cluster's authority.
+func (p *Playground) Address() string { return fmt.Sprintf("https://127.0.0.1:%d", p.layout.Port) }
+
 // Publish sends n tasks that execute for that long each, with a real Celery
 // producer. It blocks until the broker has them all.
 func (p *Playground) Publish(ctx context.Context, n int, each time.Duration) error {
