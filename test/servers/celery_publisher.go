@@ -65,7 +65,7 @@ func (c *Celery) startPublisher(t testing.TB) {
 	if err != nil {
 		t.Fatalf("start the Celery publisher: %v", err)
 	}
-	startCelery(t, "publisher", cmd)
+	start(t, "Celery publisher", cmd)
 	c.publisher.orders, c.publisher.answers = orders, bufio.NewReader(answers)
 	t.Cleanup(func() { c.publisher.close() })
 }

@@ -16,7 +16,7 @@ import (
 const patience = 60 * time.Second
 
 func TestWorkerFinishesWhatWasPublished(t *testing.T) {
-	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: redisURL(t)})
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
 	urgent := 0
 	sent := slices.Concat(
 		app.Publish(t, servers.CeleryTask{N: 100}),
@@ -33,7 +33,7 @@ func TestWorkerFinishesWhatWasPublished(t *testing.T) {
 
 func TestWorkerConsumesItsQueuesAlone(t *testing.T) {
 	app := servers.NewCelery(t, servers.CeleryOptions{
-		BrokerURL: redisURL(t),
+		BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0),
 		Queues: []servers.CeleryQueue{
 			{Name: "video", Exchange: "media", ExchangeType: "topic", RoutingKey: "video.#"},
 		},
@@ -52,7 +52,7 @@ func TestWorkerConsumesItsQueuesAlone(t *testing.T) {
 }
 
 func TestWorkerEndsAfterItsTasksOnSIGTERM(t *testing.T) {
-	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: redisURL(t)})
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
 	worker := app.StartWorker(t, servers.WorkerOptions{Concurrency: 1, LateAck: true, Prefetch: 1})
 	app.Publish(t, servers.CeleryTask{N: 1, Sleep: 2 * time.Second})
 	await(t, "a started task", func() bool { return len(app.Record(t).Started) == 1 })
@@ -68,7 +68,7 @@ func TestWorkerEndsAfterItsTasksOnSIGTERM(t *testing.T) {
 }
 
 func TestKillLeavesNoPoolProcess(t *testing.T) {
-	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: redisURL(t)})
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
 	worker := app.StartWorker(t, servers.WorkerOptions{})
 	pool := childrenOf(t, worker.PID())
 	if len(pool) != 2 {

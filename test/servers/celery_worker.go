@@ -47,7 +47,7 @@ type WorkerOptions struct {
 
 // Worker is a running Celery worker. Its methods are safe for concurrent use.
 type Worker struct {
-	process *celeryProcess
+	process *process
 }
 
 // StartWorker starts a worker and returns when it consumes. It is killed when
@@ -73,7 +73,7 @@ func (c *Celery) launchWorker(t testing.TB, options WorkerOptions) *Worker {
 	cmd := exec.Command(c.python, options.arguments()...)
 	cmd.Dir = c.folder
 	cmd.Env = append(slices.Concat(c.env, options.Env), options.conf())
-	return &Worker{process: startCelery(t, options.node(), cmd)}
+	return &Worker{process: start(t, "Celery worker "+options.node(), cmd)}
 }
 
 func (o WorkerOptions) node() string {
@@ -116,11 +116,9 @@ func (w *Worker) Done() <-chan struct{} { return w.process.done }
 // begins a warm shutdown, at whose end Done is closed.
 func (w *Worker) Signal(t testing.TB, signal syscall.Signal) {
 	t.Helper()
-	if err := w.process.cmd.Process.Signal(signal); err != nil {
-		t.Fatalf("send %s to a Celery worker: %v", signal, err)
-	}
+	w.process.signal(t, signal)
 }
 
-// Kill ends the worker and its pool processes by SIGKILL, as the end of a grace
-// period does, and returns when they are gone.
+// Kill ends the worker by SIGKILL, as the end of a grace period does, and returns
+// when its main process is gone. The pool processes die with it.
 func (w *Worker) Kill() { w.process.kill() }

@@ -18,8 +18,9 @@ type process struct {
 	done    chan struct{}
 }
 
-// start starts cmd and has it killed when the test ends. What it writes is kept
-// and shown if the test has failed.
+// start starts cmd and has it killed when the test ends. What it writes, to
+// standard output where cmd has no other use for that, is kept and shown if the
+// test has failed.
 func start(t testing.TB, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{name: name, cmd: cmd, logPath: filepath.Join(t.TempDir(), "log"), done: make(chan struct{})}
@@ -28,7 +29,10 @@ func start(t testing.TB, name string, cmd *exec.Cmd) *process {
 		t.Fatalf("start %s: %v", name, err)
 	}
 	defer log.Close() // the child has its own copy
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stderr = log
+	if cmd.Stdout == nil {
+		cmd.Stdout = log
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
 	go p.run(started)
