@@ -67,15 +67,14 @@ func diff(s *queue.Sample, want map[string]Counts) string {
 }
 
 // ExpectError fails the test unless a sample fails with a text that holds the
-// words and no credential. It returns the error.
-func ExpectError(t testing.TB, d Driver, words ...string) error {
+// words and no credential.
+func ExpectError(t testing.TB, d Driver, words ...string) {
 	t.Helper()
 	s, err := d.Sample(context.Background())
 	if err == nil {
 		t.Fatalf("the sample is %+v, want an error with %q", s, words)
 	}
 	CheckText(t, err, words...)
-	return err
 }
 
 // CheckText fails the test unless an error holds the words and no credential.

@@ -77,20 +77,28 @@ func (d *Driver) Close() error { return server.CloseAll(d.endpoints) }
 func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	var errs []error
+	var failure error
 	for range d.endpoints {
 		e := d.endpoints[d.current]
 		sample, err := d.sample(ctx, e)
 		if err == nil {
 			return sample, nil
 		}
-		errs = append(errs, server.Explain(d.cfg.Ref, e.Address, err))
+		failure = then(failure, server.Explain(d.cfg.Ref, e.Address, err))
 		d.switchOver()
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, failure
+}
+
+// then is both errors in one line.
+func then(first, second error) error {
+	if first == nil {
+		return second
+	}
+	return fmt.Errorf("%w; %w", first, second)
 }
 
 // switchOver turns to the next endpoint, of which some things are not known.

@@ -19,7 +19,7 @@ import (
 // permissions are what a user of Redis needs for us, in the words of ACL
 // SETUSER.
 const permissions = "+multi +exec +llen +exists +hlen +zcard +zrange +hstrlen +hmget +scan +smembers (and +select for a database other than 0), " +
-	"with read access to the keys of the queues and their priorities, unacked, unacked_index and _kombu.binding.*"
+	"with read access to the keys of the queues and their priorities, unacked, unacked_index and _kombu.binding.*; with +role, a replica that has lost its primary is noticed"
 
 // isReply reports whether the server answered, with an error of its own.
 func isReply(err error) bool {

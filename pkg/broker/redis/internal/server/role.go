@@ -37,10 +37,11 @@ func (c *RoleCheck) NoteRefusal() {
 // Verdict reads the reply: "master" …, or "slave", host, port, state of the
 // link, offset (https://redis.io/docs/latest/commands/role/).
 func (c *RoleCheck) Verdict() error {
-	if c.role == nil || c.role.Err() != nil || len(c.role.Val()) < 4 {
+	if c.role == nil {
 		return nil
 	}
-	if reply := c.role.Val(); reply[0] == "slave" && reply[3] != "connected" {
+	reply := c.role.Val() // empty if it is an error
+	if len(reply) > 3 && reply[0] == "slave" && reply[3] != "connected" {
 		return errLostPrimary
 	}
 	return nil

@@ -240,7 +240,7 @@ func (b *Bindings) Step(ctx context.Context, e server.Endpoint) error {
 }
 
 // errNoBinding says that no queue of an exchange takes a message.
-var errNoBinding = errors.New("no binding of its exchange matches")
+var errNoBinding = errors.New("no binding matches its routing key: start a worker that declares the queue, or bind it")
 
 // resolve returns the queues that a route may belong to: none, without an
 // error, for Celery's own messages.

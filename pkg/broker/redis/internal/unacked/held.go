@@ -25,7 +25,7 @@ const (
 	fetchBytes = 4 << 20
 	// maxEntry bounds what is fetched at all, in bytes. Larger entries are not
 	// attributed.
-	maxEntry = 64 << 20
+	maxEntry = 16 << 20
 	// estimateSize is how many entries an estimate looks at: a share of one
 	// half is then right within three percent in two of three samples.
 	estimateSize = 1000

@@ -42,16 +42,19 @@ func (h *Holder) Attribute(b *Bindings) InFlight {
 		}
 	}
 	if n := h.counts[noRoute].held; n > 0 {
-		f.lose(n, errShape)
-		lost[noRoute] = errShape
+		f.lose(n, h.shapeError())
+		lost[noRoute] = f.reason
 	}
 	f.example = h.example(lost)
 	h.settle(&f)
 	return f
 }
 
-// errShape says why an entry has no route.
-var errShape = fmt.Errorf("not of the shape [message, exchange, routing key] or larger than %d MiB", maxEntry>>20)
+// shapeError says why an entry has no route.
+func (h *Holder) shapeError() error {
+	return fmt.Errorf("not of the shape [message, exchange, routing key], or larger than %d MiB: look at it with HGET %s, and remove it (HDEL, and ZREM from %s) if no worker holds it",
+		maxEntry>>20, h.keys.Unacked, h.keys.UnackedIndex)
+}
 
 // add counts the messages of one route.
 func (f *InFlight) add(b *Bindings, r route, c tally) error {
@@ -82,10 +85,10 @@ func (h *Holder) settle(f *InFlight) {
 		return
 	}
 	if h.vanished > 0 {
-		f.lose(int64(h.vanished), errors.New("they were acknowledged or put back while being read"))
+		f.lose(int64(h.vanished), errors.New("acknowledged or put back while being read: the next sample will tell"))
 	}
 	if missing := length - known - int64(h.vanished); missing > 0 {
-		f.lose(missing, fmt.Errorf("they are missing in the index %q", h.keys.UnackedIndex))
+		f.lose(missing, fmt.Errorf("in the hash %s but missing in the index %s, so that no worker will ever restore them: remove them (HDEL) if no worker holds them", h.keys.Unacked, h.keys.UnackedIndex))
 	}
 }
 
@@ -127,8 +130,7 @@ func (f *InFlight) Depth(name string, at time.Time) (held, scheduled queue.Count
 func (f *InFlight) zeroError(name string) error {
 	switch {
 	case f.Unattributed > 0:
-		return fmt.Errorf("in flight of queue %q: %d messages in flight cannot be attributed to a queue%s: %w: "+
-			"look at them with HGET, and delete what no worker holds", name, f.Unattributed, f.exampleText(), f.reason)
+		return fmt.Errorf("in flight of queue %q: %d messages in flight may be of any queue%s: %w", name, f.Unattributed, f.exampleText(), f.reason)
 	case f.estimated:
 		return fmt.Errorf("in flight of queue %q: none of %d messages chosen at random is of this queue, which proves nothing", name, estimateSize)
 	}
