@@ -9,6 +9,12 @@ CONTAINER_TOOL ?= docker
 MODULES := . hack/tools hack/localkube/kube
 SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh deploy/manifests/serving-cert.sh .ci/run
 
+# One set of flags for all that is compiled here, so that what program, tests and
+# control plane share is compiled once: static, without paths of this machine, and
+# without what only debuggers read.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -buildvcs=false -gcflags=all=-dwarf=false $(GOFLAGS)
+
 # The tools are pinned in a module of their own, so that what they need has no
 # part in what the program needs.
 TOOL := go tool -modfile=hack/tools/go.mod
@@ -21,11 +27,12 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build the program: bin/celery-hpa, one static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/celery-hpa ./cmd/celery-hpa
+	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/celery-hpa ./cmd/celery-hpa
 
 .PHONY: demo
-demo: setup ## Show it: the HPA scales real Celery workers, on a control plane of this machine
-	go run ./hack/demo
+demo: setup control-plane ## Show it: the HPA scales real Celery workers, on a control plane of this machine
+	@go run ./hack/progress/cmd/step "compiling the demo" go build -o bin/demo ./hack/demo
+	@bin/demo
 
 .PHONY: setup
 setup: ## Install what demo and tests need: redis-server, and Celery of its own
@@ -33,15 +40,20 @@ setup: ## Install what demo and tests need: redis-server, and Celery of its own
 
 .PHONY: control-plane
 control-plane: ## Build the control plane of demo and tests, once for each version (minutes)
-	go run ./hack/localkube/cmd/localkube build
+	@go run ./hack/localkube/cmd/localkube-build
 
 .PHONY: test
 test: setup control-plane ## Run every test
+	@go run ./hack/progress/cmd/step "compiling the tests" go test -run '^$$' ./...
 	$(TEST) -timeout 30m ./...
 
 .PHONY: test-unit
 test-unit: ## Run the tests of the daily loop: under a minute, without a control plane
 	go test ./pkg/... ./cmd/...
+
+.PHONY: test-race
+test-race: ## Run the tests of what runs concurrently under the race detector (needs a C compiler)
+	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
 
 .PHONY: bench
 bench: setup control-plane ## Run the benchmarks
