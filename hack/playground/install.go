@@ -76,7 +76,7 @@ func Rights() ([]byte, error) {
 // keepKinds copies the documents of the given kinds.
 func keepKinds(to *bytes.Buffer, text []byte, kinds []string) error {
 	documents := utilyaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(text)))
-	defer documents.Close() //nolint:errcheck // a reader in memory
+	defer documents.Close()
 	for {
 		document := make([]byte, len(text)+1)
 		n, err := documents.Read(document)

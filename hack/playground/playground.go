@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -83,8 +84,8 @@ func Start(ctx context.Context, options Options) (*Playground, error) {
 // stopping halfway.
 func (p *Playground) Stop() error {
 	var errs []error
-	for i := len(p.undo) - 1; i >= 0; i-- {
-		errs = append(errs, p.undo[i]())
+	for _, undo := range slices.Backward(p.undo) {
+		errs = append(errs, undo())
 	}
 	p.undo = nil
 	return errors.Join(errs...)
@@ -151,7 +152,7 @@ func (p *Playground) startCluster(ctx context.Context, options Options) error {
 	return err
 }
 
-func (p *Playground) startNode(_ context.Context, options Options) error {
+func (p *Playground) startNode(ctx context.Context, options Options) error {
 	node, err := procnode.New(procnode.Options{
 		Config:    p.Cluster.RESTConfig(),
 		LogDir:    filepath.Join(p.layout.Dir, "pods"),
@@ -162,7 +163,7 @@ func (p *Playground) startNode(_ context.Context, options Options) error {
 		return err
 	}
 	p.Node = node
-	ctx, stop := context.WithCancel(context.Background()) // ends in Stop, not with Start
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends in Stop, not with Start
 	stopped := make(chan error, 1)
 	go func() { stopped <- node.Run(ctx) }()
 	p.undo = append(p.undo, func() error {

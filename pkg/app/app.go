@@ -94,7 +94,7 @@ func (a *App) Run(ctx context.Context) error {
 func (a *App) apply(ctx context.Context, brokers []brokersfile.Broker) {
 	specs := make([]sampler.Spec, 0, len(brokers))
 	for _, b := range brokers {
-		specs = append(specs, specOf(b))
+		specs = append(specs, specOf(b)) //nolint:contextcheck // opening a driver does no I/O that could be given up
 	}
 	a.group.Apply(ctx, specs)
 	a.log.Info("Sampling the brokers of the brokers file", "brokers", len(specs))

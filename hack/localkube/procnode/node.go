@@ -130,7 +130,7 @@ func (n *Node) PodLog(namespace, pod string) string {
 func (n *Node) Run(ctx context.Context) error {
 	if err := n.register(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil // stopped before it began
+			return nil //nolint:nilerr // stopped before it began, which is no failure
 		}
 		return err
 	}

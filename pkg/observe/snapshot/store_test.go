@@ -83,19 +83,23 @@ func TestNotKnowingHasThreeAnswersAndNoneIsZero(t *testing.T) {
 			s.Fail(ref, refused, t0.Add(time.Second))
 			return s
 		}, "default", 10 * time.Second, "7"},
-		{"past the maximum age the value is gone and the cause is told", func() *snapshot.Store {
-			s := declared(nil)
-			s.Put(ref, sample(t0, map[string]queue.Depth{"default": depth(7, 0, 0, t0)}))
-			s.Fail(ref, refused, t0.Add(time.Second))
-			return s
-		}, "default", 10*time.Second + time.Millisecond,
-			"broker airflow/prod: the last good sample is 10.001s old, which is over the maximum age of 10s: dial tcp 127.0.0.1:6379: connection refused"},
-		{"a loop that hangs makes its counts stale as well", func() *snapshot.Store {
-			s := declared(nil)
-			s.Put(ref, sample(t0, map[string]queue.Depth{"default": depth(7, 0, 0, t0)}))
-			return s
-		}, "default", time.Minute,
-			"broker airflow/prod: the last good sample is 1m0s old, which is over the maximum age of 10s"},
+		{
+			"past the maximum age the value is gone and the cause is told", func() *snapshot.Store {
+				s := declared(nil)
+				s.Put(ref, sample(t0, map[string]queue.Depth{"default": depth(7, 0, 0, t0)}))
+				s.Fail(ref, refused, t0.Add(time.Second))
+				return s
+			}, "default", 10*time.Second + time.Millisecond,
+			"broker airflow/prod: the last good sample is 10.001s old, which is over the maximum age of 10s: dial tcp 127.0.0.1:6379: connection refused",
+		},
+		{
+			"a loop that hangs makes its counts stale as well", func() *snapshot.Store {
+				s := declared(nil)
+				s.Put(ref, sample(t0, map[string]queue.Depth{"default": depth(7, 0, 0, t0)}))
+				return s
+			}, "default", time.Minute,
+			"broker airflow/prod: the last good sample is 1m0s old, which is over the maximum age of 10s",
+		},
 		{"a misspelt queue", func() *snapshot.Store {
 			s := declared(nil)
 			s.Put(ref, sample(t0, map[string]queue.Depth{"default": depth(7, 0, 0, t0)}))

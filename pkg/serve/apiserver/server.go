@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"time"
@@ -139,8 +140,6 @@ func check(name string, of func() error) healthz.HealthChecker {
 
 func openAPIDefinitions(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
 	definitions := generatedcore.GetOpenAPIDefinitions(ref)
-	for name, definition := range generatedexternal.GetOpenAPIDefinitions(ref) {
-		definitions[name] = definition
-	}
+	maps.Copy(definitions, generatedexternal.GetOpenAPIDefinitions(ref))
 	return definitions
 }

@@ -165,6 +165,7 @@ func named(requirements labels.Requirements, key string) sets.Set[string] {
 			if r.Key() == key {
 				values = values.Union(sets.KeySet(r.Values()))
 			}
+		default: // the others exclude, or ask for the label alone
 		}
 	}
 	return values
