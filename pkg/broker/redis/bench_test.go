@@ -14,6 +14,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -21,13 +22,15 @@ import (
 //
 //	core-%       CPU time of this process for one sample a second, of one core
 //	exchanges    transactions per sample
+//	exec-ms      the mean time that the server takes for the transaction
 //	max-cmd-ms   the longest single command on the server, by its SLOWLOG: time
 //	             on the clock, so that a busy machine shows in it
 //	p99-cmd-ms   the 99th percentile of those of over 0.1 ms
 //	rss-MiB      resident memory of this process, the driver's included
 
 // BenchmarkSampleOf10000Queues has one message in each queue, and priorities in
-// one of a hundred.
+// one of a hundred. The queues are named in the configuration, or discovered in
+// as many binding tables.
 func BenchmarkSampleOf10000Queues(b *testing.B) {
 	broker := newKombu(servers.StartRedis(b, servers.RedisOptions{}), redis.Config{})
 	var names []string
@@ -41,15 +44,19 @@ func BenchmarkSampleOf10000Queues(b *testing.B) {
 				if i%100 == 0 {
 					p.LPush(ctx, broker.keys.Queue(name, 3), "{}")
 				}
+				p.SAdd(ctx, broker.keys.Binding(name), strings.Join([]string{name, "", name}, celery.DefaultSeparator))
 			}
 		})
 	}
-	cfg := broker.cfg
-	cfg.URL, cfg.Queues = broker.URL(0), names
-	d := newDriver(b, cfg)
-	measure(b, broker, d, func() map[string]brokertest.Counts {
-		return map[string]brokertest.Counts{"queue-00000": {Backlog: 2}, "queue-00001": {Backlog: 1}}
-	})
+	for kind, configured := range map[string][]string{"named": names, "discovered": nil} {
+		b.Run(kind, func(b *testing.B) {
+			cfg := broker.cfg
+			cfg.URL, cfg.Queues = broker.URL(0), configured
+			measure(b, broker, newDriver(b, cfg), func() map[string]brokertest.Counts {
+				return map[string]brokertest.Counts{"queue-00000": {Backlog: 2}, "queue-00001": {Backlog: 1}}
+			})
+		})
+	}
 }
 
 // BenchmarkSampleOf100000Unacked replaces 1,000 of the messages in flight
@@ -113,19 +120,21 @@ func measure(b *testing.B, broker *kombuBroker, d *redis.Driver, change func() m
 		}
 	}
 	broker.Admin().Do(ctx, "slowlog", "reset")
-	var busy time.Duration
-	exchanges := int64(0)
+	var busy, blocked time.Duration
+	var exchanges int64
 	b.ResetTimer()
 	for range b.N {
 		b.StopTimer()
 		want := change()
-		execs := broker.commandCount(b, "exec")
+		calls, took := broker.commandStats(b, "exec")
 		start := processorTime(b)
 		b.StartTimer()
 		s, err := d.Sample(ctx)
 		b.StopTimer()
 		busy += processorTime(b) - start
-		exchanges += broker.commandCount(b, "exec") - execs
+		callsAfter, tookAfter := broker.commandStats(b, "exec")
+		exchanges += callsAfter - calls
+		blocked += tookAfter - took
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -138,6 +147,7 @@ func measure(b *testing.B, broker *kombuBroker, d *redis.Driver, change func() m
 	n := float64(b.N)
 	b.ReportMetric(busy.Seconds()/n*100, "core-%")
 	b.ReportMetric(float64(exchanges)/n, "exchanges")
+	b.ReportMetric(blocked.Seconds()/n*1000, "exec-ms")
 	if slow := slowCommands(b, broker); len(slow) > 0 {
 		b.ReportMetric(slow[len(slow)-1].Seconds()*1000, "max-cmd-ms")
 		b.ReportMetric(slow[len(slow)*99/100].Seconds()*1000, "p99-cmd-ms")

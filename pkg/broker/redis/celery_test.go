@@ -253,14 +253,20 @@ func (b *kombuBroker) setRules(t testing.TB, rules ...string) {
 	b.do(t, func(ctx context.Context, p goredis.Pipeliner) { p.Do(ctx, args...) })
 }
 
-// exchangesOf counts the transactions that the server has run.
-func (b *kombuBroker) commandCount(t testing.TB, command string) int64 {
+// commandStats is how often the server has run a command, and how long it took.
+func (b *kombuBroker) commandStats(t testing.TB, command string) (calls int64, busy time.Duration) {
 	t.Helper()
 	info, err := b.Admin().InfoMap(context.Background(), "commandstats").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var calls int64
-	_, _ = fmt.Sscanf(info["Commandstats"]["cmdstat_"+command], "calls="+"%d", &calls)
-	return calls
+	line, ok := info["Commandstats"]["cmdstat_"+command]
+	if !ok {
+		return 0, 0
+	}
+	var microseconds int64
+	if _, err := fmt.Sscanf(line, "calls=%d,usec=%d", &calls, &microseconds); err != nil {
+		t.Fatalf("read %q: %v", line, err)
+	}
+	return calls, time.Duration(microseconds) * time.Microsecond
 }

@@ -16,9 +16,10 @@ const (
 	// DefaultTimeout is that of one sample, dialling included.
 	DefaultTimeout = 2 * time.Second
 	// DefaultMaxTags is how many messages in flight are remembered one by one.
-	// With that many, a sample a second takes about 30 % of a core here, 25 ms of
-	// the server, and 40 MB (BenchmarkSampleOf100000Unacked, times five).
-	DefaultMaxTags = 500_000
+	// With that many, a sample a second takes about 15 % of a core and 30 MB
+	// here, and stops a busy server for 50 ms (BenchmarkSampleOf100000Unacked,
+	// times 2.5).
+	DefaultMaxTags = 250_000
 	// DefaultMaxFetch is how many unseen messages one sample fetches.
 	DefaultMaxFetch = 25_000
 )
