@@ -22,6 +22,8 @@ type CeleryTask struct {
 	RoutingKey string
 	// Sleep is how long each executes.
 	Sleep time.Duration
+	// Gate names what each waits for instead, while it executes: OpenGate.
+	Gate string
 	// Priority is 0 to 9 and nil for a message without one. On Redis 0 goes
 	// first.
 	Priority *int
@@ -37,20 +39,26 @@ type publisher struct {
 	answers *bufio.Reader
 }
 
-// Publish sends tasks and returns their ids once the broker has them all. The
-// first call starts the publisher, which ends with the test of that call.
+// Publish sends tasks and returns their ids once the broker has them all.
 func (c *Celery) Publish(t testing.TB, task CeleryTask) []string {
+	t.Helper()
+	var answer struct{ IDs []string }
+	c.ask(t, task.order(), &answer)
+	return answer.IDs
+}
+
+// ask lets the publisher do something and waits for its answer. The first call
+// starts the publisher, which ends with the test of that call.
+func (c *Celery) ask(t testing.TB, order map[string]any, answer any) {
 	t.Helper()
 	c.publisher.mu.Lock()
 	defer c.publisher.mu.Unlock()
 	if c.publisher.orders == nil {
 		c.startPublisher(t)
 	}
-	ids, err := c.publisher.order(task)
-	if err != nil {
-		t.Fatalf("send %d Celery tasks: %v", task.N, err)
+	if err := c.publisher.ask(order, answer); err != nil {
+		t.Fatalf("%s: %v", order["do"], err)
 	}
-	return ids
 }
 
 func (c *Celery) startPublisher(t testing.TB) {
@@ -77,39 +85,39 @@ func (p *publisher) close() {
 	p.orders = nil
 }
 
-func (p *publisher) order(task CeleryTask) ([]string, error) {
-	order, err := json.Marshal(task.order())
+func (p *publisher) ask(order map[string]any, answer any) error {
+	text, err := json.Marshal(order)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := p.orders.Write(append(order, '\n')); err != nil {
-		return nil, err
+	if _, err := p.orders.Write(append(text, '\n')); err != nil {
+		return err
 	}
 	line, err := p.answers.ReadBytes('\n')
 	if err != nil {
-		return nil, fmt.Errorf("the publisher has ended: %w", err)
+		return fmt.Errorf("the publisher has ended: %w", err)
 	}
-	var answer struct {
-		IDs   []string
-		Error string
+	var failure struct{ Error string }
+	if err := json.Unmarshal(line, &failure); err != nil {
+		return fmt.Errorf("the publisher answered %q: %w", line, err)
 	}
-	if err := json.Unmarshal(line, &answer); err != nil {
-		return nil, fmt.Errorf("the publisher answered %q: %w", line, err)
+	if failure.Error != "" {
+		return fmt.Errorf("publisher: %s", failure.Error)
 	}
-	if answer.Error != "" {
-		return nil, fmt.Errorf("publisher: %s", answer.Error)
-	}
-	return answer.IDs, nil
+	return json.Unmarshal(line, answer)
 }
 
 // order is the task as celeryapp.py reads it.
 func (task CeleryTask) order() map[string]any {
 	name, args := "noop", []any{}
-	if task.Sleep > 0 {
+	switch {
+	case task.Gate != "":
+		name, args = "gate", []any{task.Gate}
+	case task.Sleep > 0:
 		name, args = "sleep", []any{task.Sleep.Seconds()}
 	}
 	return map[string]any{
-		"n": task.N, "task": name, "args": args,
+		"do": "publish", "n": task.N, "task": name, "args": args,
 		"queue": task.Queue, "exchange": task.Exchange, "routing_key": task.RoutingKey,
 		"priority": task.Priority, "countdown": task.Countdown.Seconds(),
 	}

@@ -95,3 +95,22 @@ func await(t *testing.T, what string, reached func() bool) {
 }
 
 func isBefore(a, b string) bool { return a < b }
+
+func TestWhatWorkersHoldIsSeenPurgedAndLetGo(t *testing.T) {
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
+	app.StartWorker(t, servers.WorkerOptions{LateAck: true, Prefetch: 2})
+	later := app.Publish(t, servers.CeleryTask{N: 3, Countdown: time.Hour})
+	await(t, "the scheduled tasks", func() bool { return len(app.Inspect(t, "celery@worker").Scheduled) == 3 })
+	sent := app.Publish(t, servers.CeleryTask{N: 10, Gate: "gate"})
+	await(t, "the reserved tasks", func() bool { return len(app.Inspect(t, "celery@worker").Reserved) == 2 })
+
+	want := servers.Held{Active: sent[:2], Reserved: sent[2:4], Scheduled: later}
+	if diff := cmp.Diff(want, app.Inspect(t, "celery@worker"), cmpopts.SortSlices(isBefore)); diff != "" {
+		t.Errorf("the worker holds other tasks than sent (-want +got):\n%s", diff)
+	}
+	if got := app.Purge(t, "celery"); got != 6 {
+		t.Errorf("%d messages were purged, want the 6 that are not held", got)
+	}
+	app.OpenGate(t, "gate")
+	awaitFinished(t, app, 4)
+}

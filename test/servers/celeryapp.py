@@ -58,6 +58,14 @@ def sleep(seconds):
     time.sleep(seconds)
 
 
+@app.task
+def gate(name):
+    """Execute until the gate is open: until there is a file of its name."""
+    path = os.path.join(os.path.dirname(options["record"]), "gate-" + name)
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
 @signals.task_prerun.connect
 def started(task_id, **_):
     record("started", task_id)
@@ -88,18 +96,39 @@ def publish(producer, order):
         where["priority"] = order["priority"]
     if order["countdown"]:
         where["countdown"] = order["countdown"]
-    return [
+    ids = [
         task.apply_async(order["args"], producer=producer, **where).id
         for _ in range(order["n"])
     ]
+    return {"ids": ids}
+
+
+def purge(producer, order):
+    return {"purged": producer.channel.queue_purge(order["queue"])}
+
+
+def inspect(producer, order):
+    """Ask workers for the tasks that they hold. Each must answer."""
+    asked = app.control.inspect(destination=order["nodes"], timeout=order["timeout"])
+    active, reserved, scheduled = asked.active(), asked.reserved(), asked.scheduled()
+    held = lambda reply: [task for node in order["nodes"] for task in reply[node]]
+    return {
+        "active": [task["id"] for task in held(active)],
+        "reserved": [task["id"] for task in held(reserved)],
+        "scheduled": [task["request"]["id"] for task in held(scheduled)],
+    }
+
+
+ORDERS = {"publish": publish, "purge": purge, "inspect": inspect}
 
 
 def serve_orders():
-    """Answer each line, an order, by a line: the task ids, or an error."""
+    """Answer each line, an order, by a line: what was done, or an error."""
     with app.producer_pool.acquire() as producer:
         for line in sys.stdin:
             try:
-                answer = {"ids": publish(producer, json.loads(line))}
+                order = json.loads(line)
+                answer = ORDERS[order["do"]](producer, order)
             except Exception as e:  # the test is told, and decides
                 answer = {"error": f"{type(e).__name__}: {e}"}
             print(json.dumps(answer), flush=True)
