@@ -29,11 +29,13 @@
 // stays is the tag with its route and its ETA.
 //
 // The length of the hash says whether all were found. A message that is listed
-// but gone when it is fetched has been acknowledged or put back in between, and
-// the exchange is repeated, a bounded number of times. What remains of such
-// messages, entries of other shapes, entries outside the index, and messages of
-// an exchange without a matching binding are counted as unattributed: any queue
-// may be theirs, so that no queue's in-flight count is then known to be zero.
+// but gone when it is fetched has been acknowledged or put back in between. The
+// exchange is then repeated, once, which finds those that were put back; what is
+// gone again was held for a few milliseconds and is taken for finished.
+//
+// Entries of other shapes, entries outside the index, and messages of an exchange
+// without a matching binding are counted as unattributed: any queue may be theirs,
+// so that no queue's in-flight count is then known to be zero.
 //
 // Messages of a named exchange are resolved through its binding table. One that
 // matches several queues counts for each of them, since it may be in flight for

@@ -170,10 +170,11 @@ func TestHashAndIndexThatDiffer(t *testing.T) {
 	brokertest.Expect(t, b, d, map[string]brokertest.Counts{"celery": {}, "idle": {}})
 }
 
-// Messages that only move between list and hash are counted exactly once, at
-// whatever moment. Each is held so briefly that it is often gone before it is
-// fetched. The other queues make the exchange so large that the server reads it
-// in several parts, between which others have their turn.
+// Messages that only move between list and hash are counted once, at whatever
+// moment. Each is held so briefly that it is often gone before it is fetched; one
+// that is gone twice may be missed, which is what a single mover can hold. All
+// that makes no queue unknown. The other queues make the exchange so large that
+// the server reads it in several parts, between which others have their turn.
 func TestMovingMessagesAreCountedOnce(t *testing.T) {
 	const messages, samples = 40, 200
 	names := []string{"celery"}
@@ -190,21 +191,19 @@ func TestMovingMessagesAreCountedOnce(t *testing.T) {
 			b.move(ctx, t)
 		}
 	})
-	known := 0
 	for range samples {
-		depth := sampleOf(t, d).Queues["celery"]
-		if tasks := depth.Tasks(); tasks.Err == nil {
-			known++
-			if tasks.N != messages {
-				t.Errorf("backlog %d + in flight %d = %d, want %d", depth.Backlog.N, depth.InFlight.N, tasks.N, messages)
-			}
+		s := sampleOf(t, d)
+		depth := s.Queues["celery"]
+		if tasks := depth.Tasks(); tasks.Err != nil || tasks.N < messages-1 || tasks.N > messages {
+			t.Errorf("backlog %+v and in flight %+v, want %d in all or one fewer", depth.Backlog, depth.InFlight, messages)
+		}
+		if idle := s.Queues["other-0"].Tasks(); idle.Err != nil || idle.N != 0 {
+			t.Errorf("an idle queue is %+v, want zero", idle)
 		}
 	}
 	stop()
 	mover.Wait()
-	if known < samples/2 {
-		t.Errorf("only %d of %d samples were known", known, samples)
-	}
+	brokertest.Expect(t, b, d, map[string]brokertest.Counts{"celery": {Backlog: messages}})
 }
 
 // move takes a message and puts it back, each in one transaction.

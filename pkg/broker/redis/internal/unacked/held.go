@@ -107,6 +107,8 @@ type round struct {
 	// vanished and pending count the entries of the last listing that are not
 	// known: gone when fetched, or not fetched yet.
 	vanished, pending int
+	// lookedAgain is true once the exchange was repeated for vanished messages.
+	lookedAgain bool
 	// rechecked is true once the memory was cleared because it did not add up.
 	rechecked bool
 	// estimating is true if the listing is a random choice.
@@ -251,7 +253,21 @@ func (h *Holder) Absorb(ctx context.Context, e server.Endpoint, now time.Time) (
 		return false, err
 	}
 	h.count(now)
-	return h.vanished > 0 || h.recheck(), nil
+	return h.lookAgain() || h.recheck(), nil
+}
+
+// lookAgain is true once in a sample, if messages were gone when they were to be
+// fetched: one that was put back is then found in its list. Those that are gone
+// the second time were taken after the first, a few milliseconds ago, and are
+// taken for finished, like those that are on their way from a list to the hash.
+// On a broker where thousands of short tasks finish in a second some are always
+// gone, however often one looks.
+func (h *Holder) lookAgain() bool {
+	if h.vanished == 0 || h.lookedAgain {
+		return false
+	}
+	h.lookedAgain = true
+	return true
 }
 
 // mark notes which messages were listed and returns the tags never seen.
@@ -413,7 +429,7 @@ func (h *Holder) recheck() bool {
 	if h.rechecked || h.estimating || h.pending > 0 {
 		return false
 	}
-	known, length := h.known(), h.length.Val()
+	known, length := h.known()+int64(h.vanished), h.length.Val()
 	if known == length || (known < length && h.counts[noMessage].held == 0) {
 		return false
 	}

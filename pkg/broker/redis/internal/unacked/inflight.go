@@ -84,9 +84,6 @@ func (h *Holder) settle(f *InFlight) {
 		f.scale(known, length)
 		return
 	}
-	if h.vanished > 0 {
-		f.lose(int64(h.vanished), errors.New("acknowledged or put back while being read: the next sample will tell"))
-	}
 	if missing := length - known - int64(h.vanished); missing > 0 {
 		f.lose(missing, fmt.Errorf("in the hash %s but missing in the index %s, so that no worker will ever restore them: remove them (HDEL) if no worker holds them", h.keys.Unacked, h.keys.UnackedIndex))
 	}
