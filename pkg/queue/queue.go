@@ -51,7 +51,7 @@ type Depth struct {
 // Tasks is the work there is now: backlog + in flight − scheduled. It is as old
 // as the oldest of the three and unknown if one of them is.
 func (d Depth) Tasks() Count {
-	if err := errors.Join(d.Backlog.Err, d.InFlight.Err, d.Scheduled.Err); err != nil {
+	if err := joinDistinct(d.Backlog.Err, d.InFlight.Err, d.Scheduled.Err); err != nil {
 		return Unknown(err)
 	}
 	at := d.Backlog.At
@@ -61,6 +61,20 @@ func (d Depth) Tasks() Count {
 		}
 	}
 	return Known(d.Backlog.N+d.InFlight.N-d.Scheduled.N, at)
+}
+
+// joinDistinct joins errors, of those with the same text the first alone: what
+// makes one count of a queue unknown mostly makes all of them unknown.
+func joinDistinct(errs ...error) error {
+	said := map[string]bool{}
+	var distinct []error
+	for _, err := range errs {
+		if err != nil && !said[err.Error()] {
+			said[err.Error()] = true
+			distinct = append(distinct, err)
+		}
+	}
+	return errors.Join(distinct...)
 }
 
 // Sample is the outcome of one exchange with a broker: every queue that the
