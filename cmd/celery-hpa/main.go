@@ -20,6 +20,8 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// Whoever does not want to wait for the end sends the signal once more.
+	context.AfterFunc(ctx, stop)
 	if err := cli.New(version).ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "celery-hpa:", err)
 		return 1

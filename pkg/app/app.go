@@ -85,8 +85,14 @@ func (a *App) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	running.Go(func() error {
+		<-ctx.Done()
+		a.log.Info("Stopping")
+		return nil
+	})
 	err := running.Wait()
 	a.group.Wait()
+	a.log.Info("Stopped")
 	return err
 }
 
