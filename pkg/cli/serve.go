@@ -8,6 +8,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/celery-hpa/celery-hpa/pkg/app"
+	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
 )
 
@@ -30,9 +31,7 @@ func newServe(version string) *cobra.Command {
 				return err
 			}
 			o.Log = newLogger(cmd, level)
-			// The API server library logs through klog, which knows one logger per
-			// process.
-			klog.SetSlogLogger(o.Log)
+			setLibraryLogs(cmd, level)
 			a, err := app.New(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -40,13 +39,25 @@ func newServe(version string) *cobra.Command {
 			return a.Run(cmd.Context())
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.BrokersFile, "brokers-file", "", "file with CeleryBroker documents (required)")
+	flags, library := newFlagSet(), newFlagSet()
+	flags.StringVar(&o.BrokersFile, "brokers-file", "", "`file` with CeleryBroker documents (required)")
 	flags.BoolVar(&o.Local, "local", false, "serve plain HTTP on loopback, without a cluster")
-	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "loopback address to serve on with --local")
-	flags.TextVar(&level, "log-level", slog.LevelInfo, "least severe messages to log: DEBUG, INFO, WARN or ERROR")
+	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "loopback `address` to serve on with --local")
 	o.Server.AddFlags(flags)
+	flags.TextVar(&level, "log-level", slog.LevelInfo, "least severe `level` to log: DEBUG, INFO, WARN or ERROR")
+	o.Server.AddLibraryFlags(library)
+	setSections(cmd, section{"Flags", flags, 100}, section{"Flags of the API server, without meaning for --local", library, 160})
 	return cmd
+}
+
+// setLibraryLogs tames what libraries log for the whole process. Of the API
+// server library only what is a level more severe than our own messages is of
+// interest; klog knows one logger per process. The Redis client logs what the
+// sampling loops report anyway.
+func setLibraryLogs(cmd *cobra.Command, level slog.Level) {
+	const step = slog.LevelWarn - slog.LevelInfo
+	klog.SetSlogLogger(newLogger(cmd, level+step))
+	redis.DiscardClientLog()
 }
 
 // checkServe refuses flags that contradict each other.

@@ -12,6 +12,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // defaultPort is above 1024, so that no privilege is needed to open it.
@@ -41,10 +42,15 @@ func NewOptions() *Options {
 	return o
 }
 
-// AddFlags adds the flags of the options to a flag set.
+// AddFlags adds the flags of our own to a flag set.
 func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig,
-		"kubeconfig of the cluster to serve, where celery-hpa runs outside of it")
+		"`file` that names the cluster to serve, where celery-hpa runs outside of it")
+}
+
+// AddLibraryFlags adds the flags that the API server library has for serving,
+// authentication and authorization to a flag set.
+func (o *Options) AddLibraryFlags(flags *pflag.FlagSet) {
 	o.serving.AddFlags(flags)
 	o.authentication.AddFlags(flags)
 	o.authorization.AddFlags(flags)
@@ -76,10 +82,8 @@ func (o *Options) applyTo(config *genericapiserver.Config) error {
 // complete lets the one kubeconfig stand for the two that the flags of the API
 // server library name, and validates.
 func (o *Options) complete() error {
-	if o.Kubeconfig == "" {
-		if _, err := rest.InClusterConfig(); err != nil {
-			return fmt.Errorf("no cluster to serve: give --kubeconfig, or --local to serve without a cluster: %w", err)
-		}
+	if err := o.checkCluster(); err != nil {
+		return err
 	}
 	if o.authentication.RemoteKubeConfigFile == "" {
 		o.authentication.RemoteKubeConfigFile = o.Kubeconfig
@@ -92,6 +96,21 @@ func (o *Options) complete() error {
 	errs = append(errs, o.authentication.Validate()...)
 	errs = append(errs, o.authorization.Validate()...)
 	return errors.Join(errs...)
+}
+
+// checkCluster refuses a cluster that is not there to be asked, before the socket
+// is opened and with one error instead of the library's one for each use.
+func (o *Options) checkCluster() error {
+	if o.Kubeconfig == "" {
+		if _, err := rest.InClusterConfig(); err != nil {
+			return fmt.Errorf("no cluster to serve: give --kubeconfig, or --local to serve without a cluster: %w", err)
+		}
+		return nil
+	}
+	if _, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig); err != nil {
+		return fmt.Errorf("kubeconfig %s: %w", o.Kubeconfig, err)
+	}
+	return nil
 }
 
 // allowAll lets everybody who can reach the server read everything.
