@@ -35,6 +35,8 @@ const samplePause = time.Millisecond
 // more than the prefetch count is recorded and not acknowledged:
 //
 //	started(0) − prefetch ≤ A ≤ started(1) + slots
+//
+// And A is at least zero: never is there more than what was sent.
 type flow struct {
 	*installation
 	sent int64
@@ -66,10 +68,11 @@ func (f *flow) publish(t *testing.T, task servers.CeleryTask) []string {
 
 // bounds are those of B + I, given the record before and after the sample.
 func (f *flow) bounds(before, after progress) (low, high int64) {
-	if f.late {
-		return f.sent - after.Finished - f.workers, f.sent - before.Finished + f.prefetch
+	least, most := before.Finished, after.Finished
+	if !f.late {
+		least, most = before.Started, after.Started+f.slots
 	}
-	return f.sent - after.Started - f.slots - f.workers, f.sent - before.Started + f.prefetch
+	return f.sent - most - f.workers, f.sent - max(0, least-f.prefetch)
 }
 
 // statistics of the samples taken while tasks ran.

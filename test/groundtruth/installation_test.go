@@ -126,7 +126,7 @@ func (i *installation) progress(t *testing.T) progress {
 	return progress{int64(len(record.Started)), int64(len(record.Finished))}
 }
 
-// finishes waits until these tasks have ended, and that none was executed twice.
+// finishes waits until exactly these tasks have ended, none of them twice.
 func (i *installation) finishes(t *testing.T, sent []string) {
 	t.Helper()
 	want := slices.Sorted(slices.Values(sent))

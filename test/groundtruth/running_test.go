@@ -1,6 +1,7 @@
 package groundtruth_test
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,8 +39,10 @@ func TestEverySampleIsWithinItsBoundsWhileTasksRun(t *testing.T) {
 				{Name: "two", Concurrency: 1, LateAck: true, Prefetch: 1, Queues: []string{"b"}},
 			},
 			orders: []servers.CeleryTask{
-				{N: 60, Queue: "a", Sleep: 5 * time.Millisecond}, {N: 60, Queue: "a", Priority: new(3)},
-				{N: 60, Queue: "b", Sleep: 5 * time.Millisecond, Priority: new(6)}, {N: 60, Queue: "b", Priority: new(9)},
+				{N: 60, Queue: "a", Sleep: 5 * time.Millisecond},
+				{N: 60, Queue: "a", Priority: new(3)},
+				{N: 60, Queue: "b", Sleep: 5 * time.Millisecond, Priority: new(6)},
+				{N: 60, Queue: "b", Priority: new(9)},
 			},
 		},
 	}
@@ -59,6 +62,25 @@ func TestEverySampleIsWithinItsBoundsWhileTasksRun(t *testing.T) {
 			f.settlesAt(t, f.empty(c.orders))
 		})
 	}
+}
+
+// While a worker takes as many messages as it may, which it does in a burst, none
+// is missing but the one on its way, and none is seen in two places.
+func TestMessagesAreSeenWhileAWorkerTakesThem(t *testing.T) {
+	t.Parallel()
+	f, workers := newFlow(t, setup{}, servers.WorkerOptions{Concurrency: 1, LateAck: true, Prefetch: 500})
+	for range 3 {
+		workers[0].Signal(t, syscall.SIGSTOP)
+		f.publish(t, servers.CeleryTask{N: 150, Gate: "gate"})
+		workers[0].Signal(t, syscall.SIGCONT)
+		f.watch(t, func() bool {
+			now, err := f.sample(t)
+			return err == nil && now["celery"] == counts{InFlight: f.sent}
+		})
+	}
+	f.OpenGate(t, "gate")
+	f.watch(t, func() bool { return f.progress(t).Finished == f.sent })
+	f.settlesAt(t, map[string]counts{"celery": {}})
 }
 
 // occupy makes the workers' slots wait for a gate.

@@ -25,10 +25,10 @@ func TestScheduledAreTheTasksWhoseTimeIsStillToCome(t *testing.T) {
 	f.await(t, func() string { return cmp.Diff(progress{Started: 2}, f.progress(t)) })
 	f.settlesAt(t, map[string]counts{"celery": {InFlight: 30, Scheduled: 20}})
 
-	held := f.Inspect(t, "celery@worker")
-	if len(held.Active) != 2 || len(held.Reserved) != 8 || len(held.Scheduled) != 20 {
-		t.Errorf("the worker says that it holds %+v", held)
-	}
+	f.await(t, func() string {
+		says := f.Inspect(t, "celery@worker")
+		return cmp.Diff([]int{2, 8, 20}, []int{len(says.Active), len(says.Reserved), len(says.Scheduled)})
+	})
 	f.OpenGate(t, "gate")
 	f.settlesAt(t, map[string]counts{"celery": {InFlight: 20, Scheduled: 20}})
 	if got := f.progress(t).Finished; got != 10 {

@@ -102,12 +102,10 @@ func TestWhatWorkersHoldIsSeenPurgedAndLetGo(t *testing.T) {
 	later := app.Publish(t, servers.CeleryTask{N: 3, Countdown: time.Hour})
 	await(t, "the scheduled tasks", func() bool { return len(app.Inspect(t, "celery@worker").Scheduled) == 3 })
 	sent := app.Publish(t, servers.CeleryTask{N: 10, Gate: "gate"})
-	await(t, "the reserved tasks", func() bool { return len(app.Inspect(t, "celery@worker").Reserved) == 2 })
-
 	want := servers.Held{Active: sent[:2], Reserved: sent[2:4], Scheduled: later}
-	if diff := cmp.Diff(want, app.Inspect(t, "celery@worker"), cmpopts.SortSlices(isBefore)); diff != "" {
-		t.Errorf("the worker holds other tasks than sent (-want +got):\n%s", diff)
-	}
+	await(t, "the worker to hold what it may", func() bool {
+		return cmp.Equal(want, app.Inspect(t, "celery@worker"), cmpopts.SortSlices(isBefore))
+	})
 	if got := app.Purge(t, "celery"); got != 6 {
 		t.Errorf("%d messages were purged, want the 6 that are not held", got)
 	}
