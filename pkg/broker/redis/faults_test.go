@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -188,7 +189,7 @@ func TestMovingMessagesAreCountedOnce(t *testing.T) {
 	var mover sync.WaitGroup
 	mover.Go(func() {
 		for ctx.Err() == nil {
-			b.move(ctx, t)
+			b.move(context.WithoutCancel(ctx), t)
 		}
 	})
 	for range samples {
@@ -206,26 +207,26 @@ func TestMovingMessagesAreCountedOnce(t *testing.T) {
 	brokertest.Expect(t, b, d, map[string]brokertest.Counts{"celery": {Backlog: messages}})
 }
 
-// move takes a message and puts it back, each in one transaction.
+// move takes a message and puts it back, each in one transaction, both to the end.
 func (b *kombuBroker) move(ctx context.Context, t *testing.T) {
-	list := b.keys.Queue("celery", 0)
+	list, tag := b.keys.Queue("celery", 0), uuid.NewString()
 	text, err := b.Admin().LIndex(ctx, list, -1).Result()
 	if err != nil {
+		t.Errorf("look at the next message: %v", err)
 		return
 	}
-	tag := uuid.NewString()
 	value := unackedValue(t, text, "", "celery")
-	_, _ = b.Admin().TxPipelined(ctx, func(p goredis.Pipeliner) error {
+	_, taken := b.Admin().TxPipelined(ctx, func(p goredis.Pipeliner) error {
 		p.RPop(ctx, list)
 		b.hold(ctx, p, tag, value)
 		return nil
 	})
-	_, err = b.Admin().TxPipelined(context.WithoutCancel(ctx), func(p goredis.Pipeliner) error {
+	_, putBack := b.Admin().TxPipelined(ctx, func(p goredis.Pipeliner) error {
 		b.release(ctx, p, tag)
 		p.LPush(ctx, list, text)
 		return nil
 	})
-	if err != nil {
+	if err := errors.Join(taken, putBack); err != nil {
 		t.Errorf("move a message: %v", err)
 	}
 }
