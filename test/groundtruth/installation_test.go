@@ -91,7 +91,9 @@ func (i *installation) differs(t *testing.T, want map[string]counts) string {
 }
 
 // settlesAt waits until a sample has exactly the wanted queues and numbers.
-// Nothing may move then, so that all further samples must say the same.
+// Nothing may move then, so that all further samples must say the same. Where the
+// numbers could be right in passing, because a message on its way is in neither
+// of them, the record is to be awaited first.
 func (i *installation) settlesAt(t *testing.T, want map[string]counts) {
 	t.Helper()
 	i.await(t, func() string { return i.differs(t, want) })

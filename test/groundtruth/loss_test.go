@@ -47,5 +47,6 @@ func TestFlushedQueuesAreKnownAndEmpty(t *testing.T) {
 	f.settlesAt(t, map[string]counts{"celery": {}, "other": {}})
 	f.publish(t, servers.CeleryTask{N: 50, Queue: "other"})
 	f.publish(t, servers.CeleryTask{N: 10})
+	f.await(t, func() string { return cmp.Diff(progress{18, 18}, f.progress(t)) })
 	f.settlesAt(t, map[string]counts{"celery": {}, "other": {Backlog: 50}})
 }

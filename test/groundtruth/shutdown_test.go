@@ -75,5 +75,6 @@ func TestTasksOfAKilledWorkerStayInFlight(t *testing.T) {
 	f.StartWorker(t, servers.WorkerOptions{Name: "next", Concurrency: 3, LateAck: true, Prefetch: 1})
 	f.settlesAt(t, map[string]counts{"celery": {Backlog: 89, InFlight: 11}})
 	f.OpenGate(t, "gate")
+	f.await(t, func() string { return cmp.Diff(f.sent-8, f.progress(t).Finished) })
 	f.settlesAt(t, map[string]counts{"celery": {InFlight: 8}})
 }
