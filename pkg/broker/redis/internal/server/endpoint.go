@@ -133,7 +133,7 @@ func (e Endpoint) Exec(ctx context.Context, atomic bool, commands []goredis.Cmde
 // errNoReply is the error of a command until its reply is read. Without it, a
 // command that was never sent (because the log-in failed, say) would look like
 // one that found nothing.
-var errNoReply = errors.New("no reply was read")
+var errNoReply = errors.New("no reply was read, as happens to a user who may not EXEC")
 
 // DiscardClientLog silences the Redis client library for the whole process: it
 // writes to standard error what its errors say as well. To be called once,

@@ -87,8 +87,8 @@ func hintForType(err error) string {
 		return "the server's certificate is not valid"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "no answer in time: is the server overloaded or paused, is the network blocked, or does a port without TLS get rediss://?"
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return "the server closed the connection: does it want TLS (rediss://), or a client certificate?"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the server closed the connection: does it want TLS (rediss://) or a client certificate, or has it reached its maxclients?"
 	}
 	return ""
 }
