@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -26,7 +27,7 @@ type Driver struct {
 	cfg       Config
 	keys      celery.Keys
 	endpoints []server.Endpoint
-	// current is the server.Endpoint in use: the last one that worked.
+	// current is the endpoint in use: the last one that worked.
 	current int
 
 	backlogs []*backlogReader
@@ -68,7 +69,7 @@ func DiscardClientLog() { server.DiscardClientLog() }
 func (d *Driver) Close() error { return server.CloseAll(d.endpoints) }
 
 // Sample reads every queue at one moment. It blocks for the configured time-out
-// at most. With a failover list, the server.Endpoints are tried in turn, beginning with
+// at most. With a failover list, the endpoints are tried in turn, beginning with
 // the one that worked last.
 //
 // An error means that nothing is known; it says which broker, at which address,
@@ -203,11 +204,11 @@ func (d *Driver) exchange(ctx context.Context, e server.Endpoint) error {
 	if !server.IsAbort(err) {
 		return err
 	}
-	d.noteRefusals()
-	rest := d.commands(ctx)
-	if len(rest) == len(commands) {
+	if !slices.ContainsFunc(commands, func(c goredis.Cmder) bool { return server.IsRefusal(c.Err()) }) {
 		return server.FirstCause(commands, err)
 	}
+	d.noteRefusals()
+	rest := d.commands(ctx)
 	err = e.Exec(ctx, true, rest)
 	if server.IsAbort(err) {
 		return server.FirstCause(rest, err)
