@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -155,12 +156,21 @@ func build(ctx context.Context, src source, result string, printer *progress.Pri
 	return nil
 }
 
+// The compiler spends a sixth of its time on collecting garbage (measured over the
+// packages of client-go: 65 s with GOGC=100, 55 s with 400, on 2 cores). It gets
+// more memory instead, up to what the largest package takes anyway.
+const (
+	compilerGC     = "400"
+	compilerMemory = "3GiB"
+)
+
 func compile(ctx context.Context, src source, output string, step *progress.Step) error {
-	args := append([]string{"build", "-v", "-o", output}, buildFlags(src.version)...)
+	// One process more than there are cores, for while one waits for the disk.
+	args := append([]string{"build", "-v", "-p", strconv.Itoa(runtime.NumCPU() + 1), "-o", output}, buildFlags(src.version)...)
 	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
 	cmd.Dir = src.dir
 	// Whatever the caller is built with must not change what is built here.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
+	cmd.Env = append(os.Environ(), "GOGC="+compilerGC, "GOMEMLIMIT="+compilerMemory, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
 	messages, err := cmd.StderrPipe()
 	if err != nil {
 		return fmt.Errorf("build the control plane: %w", err)
