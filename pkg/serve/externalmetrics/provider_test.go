@@ -116,7 +116,7 @@ func TestAnswers(t *testing.T) {
 		{"an unknown count makes the sum unknown", "airflow", tasks, "broker=a", "503 broker airflow/a: queue broken: the key holds no list"},
 		{"the other counts of that queue are known", "airflow", "celery_queue_in_flight", "queue=broken", "a/broken=0"},
 		{"never sampled", "fresh", tasks, "queue=default", "503 broker fresh/new has not been sampled yet"},
-		{"while a broker is out of reach it may have the queue", "media", tasks, "queue=video", "503 broker media/down has not been sampled yet: connection refused"},
+		{"while a broker is out of reach it may have the queue", "media", tasks, "queue=video", "503 another broker has queue video, but this one may have it too (name a broker in the selector to ask it alone): broker media/down has not been sampled yet: connection refused"},
 		{"naming the broker leaves the failing one out", "media", tasks, "broker=up,queue=video", "up/video=2"},
 		{"while queues are searched none is misspelt", "searching", tasks, "queue=later", "503 broker searching/s: the search for its queues has not ended yet"},
 		{"what is found is served during the search", "searching", tasks, "queue=found", "s/found=1"},

@@ -94,10 +94,13 @@ func (q *query) checkQueues() error {
 				pending = append(pending, err)
 			}
 		}
-		if len(pending) > 0 {
-			return unavailable(errors.Join(pending...))
-		}
-		if !known {
+		err := errors.Join(pending...)
+		switch {
+		case err != nil && known:
+			return unavailable(fmt.Errorf("another broker has queue %s, but this one may have it too (name a broker in the selector to ask it alone): %w", label, err))
+		case err != nil:
+			return unavailable(err)
+		case !known:
 			return q.unknownQueue(label)
 		}
 	}
