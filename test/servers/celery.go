@@ -65,6 +65,8 @@ func NewCelery(t testing.TB, options CeleryOptions) *Celery {
 		t.Fatalf("write the settings of the Celery application: %v", err)
 	}
 	c.env = append(os.Environ(), "CELERYAPP="+string(settings),
+		// What Celery leaves behind when it is killed goes with the folder.
+		"TMPDIR="+c.folder,
 		"PYTHONDONTWRITEBYTECODE=1", "PYTHONWARNINGS=ignore")
 	return c
 }
