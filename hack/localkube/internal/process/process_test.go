@@ -55,7 +55,7 @@ func TestExitCodeIsWhatAShellWouldSay(t *testing.T) {
 
 func TestSignalReachesTheMainProcessOnly(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "descendant")
-	child := start(t, `(trap 'echo signalled >`+file+`' TERM; echo ready >`+file+`; sleep 1) & trap 'wait; exit 3' TERM; while :; do wait; done`)
+	child := start(t, `trap 'wait; exit 3' TERM; (trap 'echo signalled >`+file+`' TERM; echo ready >`+file+`; sleep 1) & while :; do wait; done`)
 	eventually(t, "the descendant is ready", func() bool { return read(file) == "ready" })
 	if err := child.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
