@@ -14,8 +14,8 @@
 //
 // # Priorities
 //
-// A queue with priorities has nine more lists. Ten LLEN per queue would cost
-// five times as much as what is done instead: LLEN of the bare list and one
+// A queue with priorities has nine more lists. Ten LLEN per queue would be
+// five times as many commands as what is done instead: LLEN of the bare list and one
 // EXISTS over the other nine. A queue for which EXISTS once found a list is read
 // with ten LLEN from then on, and the sample in which that happens is repeated
 // at once, so that no count is ever short.
