@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/unacked"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
@@ -100,7 +101,7 @@ func (c Config) settings(u celery.BrokerURL) server.Settings {
 	return server.Settings{
 		URL: u, MasterName: c.MasterName,
 		SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
-		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, Timeout: c.Timeout,
+		TLS: transport.Files{CA: c.CAFile, Cert: c.CertFile, Key: c.KeyFile}, Timeout: c.Timeout,
 	}
 }
 

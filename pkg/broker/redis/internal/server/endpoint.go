@@ -11,6 +11,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
@@ -23,9 +24,9 @@ type Settings struct {
 	URL celery.BrokerURL
 	// MasterName, SentinelUsername and SentinelPassword are for Sentinel alone.
 	MasterName, SentinelUsername, SentinelPassword string
-	// CAFile, CertFile and KeyFile go before those of the URL; if one is set,
-	// the connection is secured.
-	CAFile, CertFile, KeyFile string
+	// TLS files go before those of the URL; if one is set, the connection is
+	// secured.
+	TLS transport.Files
 	// Timeout bounds each dial, read and write.
 	Timeout time.Duration
 }
@@ -48,7 +49,7 @@ func New(s Settings) ([]Endpoint, error) {
 	}
 	var endpoints []Endpoint
 	for _, server := range u.Endpoints {
-		secure, err := s.tlsConfig(server)
+		secure, err := s.TLS.TLSConfig(server)
 		if err != nil {
 			return nil, errors.Join(err, CloseAll(endpoints))
 		}
@@ -81,7 +82,7 @@ func newClient(s Settings, server celery.Endpoint, secure *tls.Config) *goredis.
 func newSentinel(s Settings) (Endpoint, error) {
 	u := s.URL
 	first := u.Endpoints[0]
-	secure, err := s.tlsConfig(first)
+	secure, err := s.TLS.TLSConfig(first)
 	if err != nil {
 		return Endpoint{}, err
 	}

@@ -1,18 +1,13 @@
 package server
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
-	"syscall"
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -57,9 +52,6 @@ func Hint(err error) string {
 		{"DB index is out of range", "the server has fewer databases than the URL's path names"},
 		{"max number of clients", "raise maxclients of the server"},
 		{"all sentinels specified", "check the sentinels' addresses, their password, and the name of the service (master_name)"},
-		{"connection refused", "is the server running at this address?"},
-		{"no such host", "check the host name of the broker URL"},
-		{"certificate required", "the server wants a client certificate: set certFile and keyFile"},
 		{"first record does not look like a TLS handshake", "the server speaks no TLS on this port: use redis:// instead of rediss://"},
 	}
 	for _, a := range advice {
@@ -67,30 +59,7 @@ func Hint(err error) string {
 			return a.hint
 		}
 	}
-	return hintForType(err)
-}
-
-// hintForType is advice for causes that have a type rather than a text.
-func hintForType(err error) string {
-	var (
-		timeout   net.Error
-		authority x509.UnknownAuthorityError
-		hostname  x509.HostnameError
-		verify    *tls.CertificateVerificationError
-	)
-	switch {
-	case errors.As(err, &authority):
-		return "the server's certificate is of an unknown authority: set caFile or ssl_ca_certs"
-	case errors.As(err, &hostname):
-		return "the server's certificate is for another name: correct the host of the URL, or set ssl_check_hostname=false"
-	case errors.As(err, &verify):
-		return "the server's certificate is not valid"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer in time: is the server overloaded or paused, is the network blocked, or does a port without TLS get rediss://?"
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "the server closed the connection: does it want TLS (rediss://) or a client certificate, or has it reached its maxclients?"
-	}
-	return ""
+	return transport.Hint(err)
 }
 
 // FirstCause is the error of the command for which a transaction was refused.

@@ -1,4 +1,4 @@
-package server
+package transport
 
 import (
 	"cmp"
@@ -10,8 +10,14 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
-// tlsConfig returns nil for a plain connection.
-func (s Settings) tlsConfig(e celery.Endpoint) (*tls.Config, error) {
+// Files are the paths of PEM files: authorities, client certificate and key. Each
+// may be empty.
+type Files struct{ CA, Cert, Key string }
+
+// TLSConfig returns how to secure a connection to the endpoint, nil for a plain
+// one. Files go before those of the URL; if one is set, the connection is secured
+// whatever the URL says. It reads the files.
+func (f Files) TLSConfig(e celery.Endpoint) (*tls.Config, error) {
 	params := celery.TLSParams{}
 	if e.TLS != nil {
 		params = *e.TLS
@@ -19,7 +25,7 @@ func (s Settings) tlsConfig(e celery.Endpoint) (*tls.Config, error) {
 	overrides := []struct {
 		to   *string
 		from string
-	}{{&params.CAFile, s.CAFile}, {&params.CertFile, s.CertFile}, {&params.KeyFile, s.KeyFile}}
+	}{{&params.CAFile, f.CA}, {&params.CertFile, f.Cert}, {&params.KeyFile, f.Key}}
 	secure := e.TLS != nil
 	for _, o := range overrides {
 		if o.from != "" {
