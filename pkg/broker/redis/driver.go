@@ -190,7 +190,7 @@ func (d *Driver) attempt(ctx context.Context, e server.Endpoint, at time.Time) (
 	held := d.holder.Attribute(d.bindings)
 	found := d.bindings.TakeFound()
 	if len(d.cfg.Queues) == 0 {
-		found = append(found, held.Queues()...)
+		found = append(found, slices.DeleteFunc(held.Queues(), celery.IsInternalQueue)...)
 	}
 	news, err := d.learn(ctx, found)
 	return held, again || unsettled || news, err

@@ -246,7 +246,7 @@ var errNoBinding = errors.New("no binding matches its routing key: start a worke
 // error, for Celery's own messages.
 func (b *Bindings) resolve(r route) ([]string, error) {
 	if r.exchange == "" {
-		return withoutInternal([]string{r.routingKey}), nil
+		return []string{r.routingKey}, nil
 	}
 	if celery.IsInternalExchange(r.exchange) {
 		return nil, nil
@@ -264,15 +264,5 @@ func (b *Bindings) resolve(r route) ([]string, error) {
 	if len(queues) == 0 {
 		return nil, errors.Join(errNoBinding, t.err, b.refused)
 	}
-	return withoutInternal(queues), nil
-}
-
-func withoutInternal(queues []string) []string {
-	var own []string
-	for _, q := range queues {
-		if !celery.IsInternalQueue(q) {
-			own = append(own, q)
-		}
-	}
-	return own
+	return queues, nil
 }
