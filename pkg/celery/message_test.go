@@ -278,12 +278,12 @@ func FuzzParseBinding(f *testing.F) {
 }
 
 func TestInternalNames(t *testing.T) {
-	for _, name := range []string{"celery@h.celery.pidbox", "celeryev.1b", "9f.reply.celery.pidbox", "bcast.1", "celery@h.dq2", "celery-task-meta-1", "celery-taskset-meta-1"} {
+	for _, name := range []string{"celery@h.celery.pidbox", "celeryev.1b", "9f.reply.celery.pidbox", "bcast.1", "celery@h.dq2", "celery-task-meta-1", "celery-taskset-meta-1", "amq.gen-JzTY20BRgKO", "3f2b8c1e-9d4a-3c5e-8f7a-0123456789ab"} {
 		if !celery.IsInternalQueue(name) {
 			t.Errorf("queue %q is not taken for internal", name)
 		}
 	}
-	for _, name := range []string{"celery", "celeryevents", "pidbox", "broadcast", "dq2", ""} {
+	for _, name := range []string{"celery", "celeryevents", "pidbox", "broadcast", "dq2", "", "amq.general", "celery_delayed_0", "tenant-3f2b8c1e-9d4a-3c5e-8f7a-0123456789ab", "3f2b8c1e-9d4a-3c5e-8f7a-0123456789aZ", "3f2b8c1e09d4a-3c5e-8f7a-0123456789ab", "3f2b8c1e_9d4a_3c5e_8f7a_0123456789ab"} {
 		if celery.IsInternalQueue(name) {
 			t.Errorf("queue %q is taken for internal", name)
 		}
@@ -291,6 +291,19 @@ func TestInternalNames(t *testing.T) {
 	for name, want := range map[string]bool{"celery.pidbox": true, "reply.celery.pidbox": true, "celeryev": true, "app.pidbox": true, "celery": false, "media": false} {
 		if got := celery.IsInternalExchange(name); got != want {
 			t.Errorf("exchange %q is internal: %t, want %t", name, got, want)
+		}
+	}
+}
+
+func TestIsDelayedQueue(t *testing.T) {
+	for _, name := range []string{"celery_delayed_0", "celery_delayed_9", "celery_delayed_27", "app_celery_delayed_13", "a_b_celery_delayed_1", "celery_delayed_1_celery_delayed_2"} {
+		if !celery.IsDelayedQueue(name) {
+			t.Errorf("queue %q is not taken for one of delayed delivery", name)
+		}
+	}
+	for _, name := range []string{"", "celery", "celery_delayed_", "celery_delayed_28", "celery_delayed_-1", "celery_delayed_+1", "celery_delayed_01", "celery_delayed_1x", "celery_delayed_delivery", "_celery_delayed_1", "app.celery_delayed_1", "appcelery_delayed_1"} {
+		if celery.IsDelayedQueue(name) {
+			t.Errorf("queue %q is taken for one of delayed delivery", name)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package celery
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,12 +14,21 @@ import (
 // Transport is the kind of broker that a URL leads to.
 type Transport string
 
-// The transports that a broker URL can name. AMQP is recognised so that callers
-// can say what they think of it; only its address and credentials are read.
+// The transports that a broker URL can name.
 const (
 	TransportRedis    Transport = "redis"
 	TransportSentinel Transport = "sentinel"
-	TransportAMQP     Transport = "amqp"
+	TransportAMQP     Transport = "amqp" // RabbitMQ
+)
+
+// The ways to log in to RabbitMQ that Celery's broker_login_method and a URL's
+// login_method can name.
+const (
+	// LoginPlain and LoginAMQPlain send user and password.
+	LoginPlain    = "PLAIN"
+	LoginAMQPlain = "AMQPLAIN"
+	// LoginExternal leaves it to the client's certificate.
+	LoginExternal = "EXTERNAL"
 )
 
 // ErrBrokerURL is wrapped by every error of ParseBrokerURL.
@@ -63,13 +73,19 @@ type Endpoint struct {
 	// SocketPath is the file of a Unix socket; Host and Port are then unset.
 	SocketPath string
 	// Username and Password are percent-decoded; either may be empty. For
-	// Sentinel they are those of the Redis servers, not of the sentinels.
+	// Sentinel they are those of the Redis servers, not of the sentinels. For
+	// AMQP Celery logs in with "guest" in place of each that is empty
+	// (kombu/transport/pyamqp.py, default_connection_params).
 	Username string
 	Password string
 	// DB is the Redis database number.
 	DB int
-	// VirtualHost is AMQP's, percent-decoded.
+	// VirtualHost is AMQP's, percent-decoded, "/" where the URL names none; empty
+	// for the other transports.
 	VirtualHost string
+	// LoginMethod is AMQP's login_method: LoginPlain, LoginAMQPlain or
+	// LoginExternal, empty where the URL has none.
+	LoginMethod string
 	// TLS says how to secure the connection; nil means plain.
 	TLS *TLSParams
 }
@@ -93,9 +109,12 @@ func (e Endpoint) LogValue() slog.Value { return slog.StringValue(e.Address()) }
 
 // TLSParams are the ssl_* parameters of a URL. File names are as in the URL.
 //
-// One default differs from kombu's: rediss:// without ssl_cert_reqs verifies
-// the server's certificate, where kombu warns and does not
-// (kombu/connection.py, _init_params).
+// Two defaults differ from Celery's, and verify more. rediss:// without
+// ssl_cert_reqs verifies the server's certificate, where kombu warns and does not
+// (kombu/connection.py, _init_params). amqps:// without ssl_check_hostname=false
+// also wants it to be for the host, where py-amqp does so only with
+// broker_use_ssl's server_hostname (amqp/transport.py, _wrap_socket_sni). Celery
+// itself takes these parameters from broker_use_ssl alone where it speaks AMQP.
 type TLSParams struct {
 	// SkipVerify is ssl_cert_reqs=none: any certificate is accepted.
 	SkipVerify bool
@@ -111,7 +130,7 @@ type TLSParams struct {
 }
 
 // ParseBrokerURL reads a broker URL as Celery does: redis, rediss,
-// redis+socket, sentinel, or amqp (amqps, pyamqp), several separated by ";".
+// redis+socket, sentinel, amqp (or pyamqp) or amqps, several separated by ";".
 //
 // User names, passwords, paths and parameters are percent-decoded; a percent
 // sign that begins no valid escape stands for itself, as in Python. An error
@@ -135,7 +154,17 @@ func ParseBrokerURL(raw string) (BrokerURL, error) {
 		u.Transport = transport
 		u.Endpoints = append(u.Endpoints, e)
 	}
+	u.shareLoginMethod()
 	return u, nil
+}
+
+// shareLoginMethod gives the first URL's method to those that name none, as
+// kombu does (kombu/connection.py, switch).
+func (u BrokerURL) shareLoginMethod() {
+	for i := range u.Endpoints {
+		e := &u.Endpoints[i]
+		e.LoginMethod = cmp.Or(e.LoginMethod, u.Endpoints[0].LoginMethod)
+	}
 }
 
 // partName is how an error names one part of a list.
@@ -150,7 +179,7 @@ func partName(i, n int) string {
 func parseEndpoint(raw string) (Transport, Endpoint, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(raw), "://")
 	if !ok {
-		return "", Endpoint{}, errors.New("no scheme: it must begin with redis://, rediss://, redis+socket:// or sentinel://")
+		return "", Endpoint{}, errors.New("no scheme: it must begin with redis://, rediss://, redis+socket://, sentinel://, amqp:// or amqps://")
 	}
 	p, err := splitURL(rest)
 	if err != nil {
@@ -180,7 +209,7 @@ func schemeError(scheme string) error {
 		"sqs", "confluentkafka", "kafka", "mongodb", "zookeeper", "consul", "etcd", "filesystem", "memory",
 		"gcpubsub", "librabbitmq", "azurestoragequeues", "azureservicebus", "qpid", "pyro", "slmq", "http", "https", "tcp", "unix",
 	}
-	const known = "known are redis, rediss, redis+socket and sentinel"
+	const known = "known are redis, rediss, redis+socket, sentinel, amqp and amqps"
 	if slices.Contains(others, scheme) {
 		return fmt.Errorf("scheme %s is not supported: %s", scheme, known)
 	}
@@ -195,7 +224,7 @@ func parseRedis(p urlParts, secure bool) (Transport, Endpoint, error) {
 	if e.DB, err = parseDB(p.path, "the path"); err != nil {
 		return "", Endpoint{}, err
 	}
-	e.TLS, err = p.tls(secure)
+	e.TLS, err = p.tls(secure, "")
 	return TransportRedis, e, err
 }
 
@@ -212,10 +241,10 @@ func parseSocket(p urlParts) (Transport, Endpoint, error) {
 	if p.host != "" || p.port != "" {
 		return "", Endpoint{}, errors.New("a socket has no host: write redis+socket:///absolute/path")
 	}
-	if p.path == "" || p.path == "/" {
+	if p.path == "" {
 		return "", Endpoint{}, errors.New("no socket path: write redis+socket:///absolute/path")
 	}
-	e := Endpoint{SocketPath: p.path, Username: p.username, Password: p.password}
+	e := Endpoint{SocketPath: "/" + p.path, Username: p.username, Password: p.password}
 	for _, param := range p.query {
 		if param.key != "virtual_host" {
 			return "", Endpoint{}, errors.New("unknown parameter: a redis+socket URL takes virtual_host alone")
@@ -228,28 +257,29 @@ func parseSocket(p urlParts) (Transport, Endpoint, error) {
 	return TransportRedis, e, nil
 }
 
-// parseAMQP reads the address and credentials; parameters are left to the
-// driver.
+// parseAMQP reads a URL of RabbitMQ. Like kombu it takes the port of amqps://
+// whenever the URL secures the connection.
 func parseAMQP(p urlParts, secure bool) (Transport, Endpoint, error) {
-	port := 5672
-	if secure {
-		port = 5671
-	}
-	e, err := p.server(port)
+	method, p, err := p.takeLogin()
 	if err != nil {
 		return "", Endpoint{}, err
 	}
-	e.VirtualHost = strings.TrimPrefix(p.path, "/")
-	if secure {
-		e.TLS = &TLSParams{}
+	secured, err := p.tls(secure, "login_method, heartbeat, connect_timeout, insist, ")
+	if err != nil {
+		return "", Endpoint{}, err
 	}
-	return TransportAMQP, e, nil
+	port := 5672
+	if secured != nil {
+		port = 5671
+	}
+	e, err := p.server(port)
+	e.VirtualHost, e.LoginMethod, e.TLS = cmp.Or(p.path, "/"), method, secured
+	return TransportAMQP, e, err
 }
 
 // parseDB reads a database number; empty means 0.
 func parseDB(s, where string) (int, error) {
-	s = strings.TrimPrefix(s, "/")
-	s = strings.TrimPrefix(s, "/") // kombu allows one slash more (_prepare_virtual_host)
+	s = strings.TrimPrefix(s, "/") // kombu allows a slash (_prepare_virtual_host)
 	if s == "" {
 		return 0, nil
 	}

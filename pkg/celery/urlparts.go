@@ -2,6 +2,7 @@ package celery
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,7 +17,8 @@ var errEscape = errors.New("a special character stands where none may: inside a 
 type urlParts struct {
 	username, password string
 	host, port         string
-	// path begins with a slash or is empty.
+	// path is what follows the first slash, decoded. That slash is left out
+	// before decoding, so that the AMQP virtual host "/a" is written /%2Fa.
 	path  string
 	query []urlParam
 }
@@ -29,10 +31,7 @@ func splitURL(rest string) (urlParts, error) {
 		return urlParts{}, errEscape
 	}
 	rest, query, _ := strings.Cut(rest, "?")
-	authority, path := rest, ""
-	if i := strings.IndexByte(rest, '/'); i >= 0 {
-		authority, path = rest[:i], rest[i:]
-	}
+	authority, path, _ := strings.Cut(rest, "/")
 	if strings.Contains(path, "@") || strings.Contains(query, "@") {
 		return urlParts{}, errEscape
 	}
@@ -52,7 +51,7 @@ func (p *urlParts) setServer(server string) error {
 		host, after, closed := strings.Cut(inner, "]")
 		port, hasPort := strings.CutPrefix(after, ":")
 		if !closed || (after != "" && !hasPort) {
-			return errors.New("the brackets of the host must hold an IPv6 address, as in redis://[::1]:6379/0")
+			return errors.New("the brackets of the host must hold an IPv6 address, as in redis://[::1]:6379/0 or amqp://[::1]:5672/vhost")
 		}
 		p.host, p.port = host, port
 		return nil
@@ -76,7 +75,7 @@ func (p urlParts) withDefaultPort(port string) urlParts {
 // server returns the address and the credentials.
 func (p urlParts) server(defaultPort int) (Endpoint, error) {
 	if p.host == "" {
-		return Endpoint{}, errors.New("no host: name the server, as in redis://host:6379/0")
+		return Endpoint{}, errors.New("no host: name the server, as in redis://host:6379/0 or amqp://host:5672/vhost")
 	}
 	e := Endpoint{Host: p.host, Port: defaultPort, Username: p.username, Password: p.password}
 	if p.port == "" {
@@ -90,26 +89,53 @@ func (p urlParts) server(defaultPort int) (Endpoint, error) {
 	return e, nil
 }
 
-// tls reads the ssl_* parameters; nil means a plain connection.
-func (p urlParts) tls(secure bool) (*TLSParams, error) {
+// takeLogin returns login_method and p without the parameters that are AMQP's
+// alone. Those about keeping the connection (kombu/connection.py, _init_params)
+// are for the workers: whoever reads the queues has a connection of its own.
+func (p urlParts) takeLogin() (string, urlParts, error) {
+	method, rest := "", []urlParam(nil)
+	for _, param := range p.query {
+		switch param.key {
+		case "login_method":
+			method = strings.ToUpper(param.value)
+			if !slices.Contains([]string{LoginPlain, LoginAMQPlain, LoginExternal}, method) {
+				return "", p, errors.New("login_method must be PLAIN, AMQPLAIN or EXTERNAL")
+			}
+		case "heartbeat", "connect_timeout", "insist":
+		default:
+			rest = append(rest, param)
+		}
+	}
+	p.query = rest
+	return method, p, nil
+}
+
+// tls reads the ssl_* parameters; nil means a plain connection. AlsoKnown names,
+// for an error, the parameters that were read before.
+func (p urlParts) tls(secure bool, alsoKnown string) (*TLSParams, error) {
 	if !secure && len(p.query) == 0 {
 		return nil, nil //nolint:nilnil // nil is documented: plain
 	}
 	params := &TLSParams{}
 	for _, param := range p.query {
-		if err := params.set(param); err != nil {
+		known, err := params.set(param)
+		if err != nil {
 			return nil, err
+		}
+		if !known {
+			return nil, errors.New("unknown parameter: known are " + alsoKnown + "ssl_cert_reqs, ssl_check_hostname, ssl_ca_certs, ssl_certfile and ssl_keyfile")
 		}
 	}
 	return params, nil
 }
 
-// set takes over one parameter. Unknown ones are errors, since Celery fails on
-// them too, and a misspelt one would else change the security unnoticed.
-func (t *TLSParams) set(param urlParam) error {
+// set takes over one parameter and reports whether it is known. Unknown ones are
+// errors, since Celery fails on them too, and a misspelt one would else change
+// the security unnoticed.
+func (t *TLSParams) set(param urlParam) (known bool, err error) {
 	switch param.key {
 	case "ssl_cert_reqs":
-		return t.setRequirement(param.value)
+		return true, t.setRequirement(param.value)
 	case "ssl_check_hostname":
 		t.SkipHostname = strings.EqualFold(param.value, "false")
 	case "ssl_ca_certs":
@@ -119,9 +145,9 @@ func (t *TLSParams) set(param urlParam) error {
 	case "ssl_keyfile":
 		t.KeyFile = param.value
 	default:
-		return errors.New("unknown parameter: known are ssl_cert_reqs, ssl_check_hostname, ssl_ca_certs, ssl_certfile and ssl_keyfile")
+		return false, nil
 	}
-	return nil
+	return true, nil
 }
 
 // setRequirement reads ssl_cert_reqs. A client has no use for "optional" other
