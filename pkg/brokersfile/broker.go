@@ -13,8 +13,8 @@ import (
 )
 
 // Broker is a CeleryBroker together with what it refers to. It is not changed
-// after it was handed out. It prints and logs as its name alone; URL and
-// SentinelPassword are credentials.
+// after it was handed out. It prints and logs as its name alone; URL,
+// SentinelPassword and ManagementPassword are credentials.
 type Broker struct {
 	// CeleryBroker is the document with its defaults. Paths of files in it are
 	// absolute.
@@ -24,8 +24,11 @@ type Broker struct {
 	URL string `json:"-"`
 	// SentinelPassword is the Sentinels' password, empty where there is none.
 	SentinelPassword string `json:"-"`
+	// ManagementPassword is that of RabbitMQ's management API, empty where it is
+	// the URL's.
+	ManagementPassword string `json:"-"`
 	// Fingerprint is different whenever anything about the broker is: the
-	// document, the URL, the password, the content of a certificate's or key's
+	// document, the URL, a password, the content of a certificate's or key's
 	// file, the error. It tells nothing about them, and is to be compared with
 	// fingerprints from the same Watcher only.
 	Fingerprint string
@@ -55,7 +58,7 @@ func fingerprint(key []byte, b Broker, contents []string) string {
 	document, _ := json.Marshal(b.Spec)
 	mac := hmac.New(sha256.New, key)
 	// %q keeps the parts apart and differs for bytes that are not UTF-8.
-	fmt.Fprintf(mac, "%q %q %q %q %q", b.String(), document, []string{b.URL, b.SentinelPassword}, contents, errorText(b.Err))
+	fmt.Fprintf(mac, "%q %q %q %q %q", b.String(), document, []string{b.URL, b.SentinelPassword, b.ManagementPassword}, contents, errorText(b.Err))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 

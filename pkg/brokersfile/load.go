@@ -78,17 +78,16 @@ func (l *loader) resolve(document v1alpha1.CeleryBroker) Broker {
 	b := Broker{CeleryBroker: document}
 	l.makeAbsolute(&b.Spec)
 	var contents []string
-	var errURL, errSentinel, errTLS error
+	var errURL, errSentinel, errManagement, errTLS error
 	b.URL, errURL = resolveURL(&b.CeleryBroker)
-	if file := b.Spec.Redis.Sentinel.Password.File; file != "" {
-		b.SentinelPassword, errSentinel = readCredential(file)
-	}
+	b.SentinelPassword, errSentinel = resolvePassword(b.Spec.Redis.Sentinel.Password, "spec.redis.sentinel.password.file")
+	b.ManagementPassword, errManagement = resolvePassword(b.Spec.RabbitMQ.Management.Password, "spec.rabbitmq.management.password.file")
 	if errURL == nil {
 		contents, errTLS = readTLS(b.Spec.TLS, b.URL)
 	}
-	b.Err = joined(b, errURL, at("spec.redis.sentinel.password.file", errSentinel), errTLS)
+	b.Err = joined(b, errURL, errSentinel, errManagement, errTLS)
 	if b.Err != nil {
-		b.URL, b.SentinelPassword = "", ""
+		b.URL, b.SentinelPassword, b.ManagementPassword = "", "", ""
 	}
 	b.Fingerprint = fingerprint(l.key, b, contents)
 	return b
@@ -96,7 +95,10 @@ func (l *loader) resolve(document v1alpha1.CeleryBroker) Broker {
 
 // makeAbsolute makes the paths in spec begin at the folder of the brokers file.
 func (l *loader) makeAbsolute(spec *v1alpha1.CeleryBrokerSpec) {
-	paths := []*string{&spec.URL.File, &spec.Redis.Sentinel.Password.File, &spec.TLS.CAFile, &spec.TLS.CertFile, &spec.TLS.KeyFile}
+	paths := []*string{
+		&spec.URL.File, &spec.Redis.Sentinel.Password.File, &spec.RabbitMQ.Management.Password.File,
+		&spec.TLS.CAFile, &spec.TLS.CertFile, &spec.TLS.KeyFile,
+	}
 	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(filepath.Dir(l.path), *path)
@@ -118,6 +120,16 @@ func resolveURL(b *v1alpha1.CeleryBroker) (string, error) {
 		return "", err
 	}
 	return url, nil
+}
+
+// resolvePassword returns the password of source, the file at path, empty where
+// there is none.
+func resolvePassword(source v1alpha1.CredentialSource, path string) (string, error) {
+	if source.File == "" {
+		return "", nil
+	}
+	password, err := readCredential(source.File)
+	return password, at(path, err)
 }
 
 // readTLS returns the contents of the files of certificates and keys that the

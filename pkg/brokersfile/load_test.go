@@ -64,25 +64,29 @@ func TestLoadReadsWhatBrokersReferTo(t *testing.T) {
 	write(t, dir, "cert.pem", cert)
 	write(t, dir, "key.pem", key)
 	write(t, dir, "url", "sentinel://:hunter2@h \r\n\n")
+	write(t, dir, "amqp", "amqp://u:hunter2@h")
+	write(t, dir, "management", "of the management\n")
 	absolute := write(t, dir, "password", "  of the sentinels\n")
 	path := write(t, dir, "brokers.yaml", document("inline", "url: {value: 'redis://h/1'}")+
-		document("files", "url: {file: url}, tls: {caFile: cert.pem, certFile: cert.pem, keyFile: key.pem}, redis: {masterName: m, sentinel: {password: {file: "+absolute+"}}}"))
+		document("files", "url: {file: url}, tls: {caFile: cert.pem, certFile: cert.pem, keyFile: key.pem}, redis: {masterName: m, sentinel: {password: {file: "+absolute+"}}}")+
+		document("rabbitmq", "url: {file: amqp}, rabbitmq: {management: {username: m, password: {file: management}}}"))
 
 	brokers, err := brokersfile.Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	type content struct{ Ref, URL, Password, CAFile string }
+	type content struct{ Ref, URL, Sentinel, Management, CAFile, ManagementFile string }
 	var got []content
 	for _, b := range brokers {
 		if b.Err != nil {
 			t.Error(b.Err)
 		}
-		got = append(got, content{b.Ref().String(), b.URL, b.SentinelPassword, b.Spec.TLS.CAFile})
+		got = append(got, content{b.Ref().String(), b.URL, b.SentinelPassword, b.ManagementPassword, b.Spec.TLS.CAFile, b.Spec.RabbitMQ.Management.Password.File})
 	}
 	want := []content{
-		{"default/inline", "redis://h/1", "", ""},
-		{"default/files", "sentinel://:hunter2@h", "  of the sentinels", filepath.Join(dir, "cert.pem")},
+		{"default/inline", "redis://h/1", "", "", "", ""},
+		{"default/files", "sentinel://:hunter2@h", "  of the sentinels", "", filepath.Join(dir, "cert.pem"), ""},
+		{"default/rabbitmq", "amqp://u:hunter2@h", "", "of the management", "", filepath.Join(dir, "management")},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -130,13 +134,17 @@ func TestLoadTellsWhichBrokerIsBad(t *testing.T) {
 		{"a missing URL", "url: {file: missing}", "spec.url.file: stat DIR/missing: no such file or directory: check the path and that this process may read it"},
 		{"an empty URL", "url: {file: empty}", "spec.url.file: DIR/empty is empty"},
 		{"a URL of two lines", "url: {file: lines}", "spec.url.file: DIR/lines holds more than one line"},
-		{"a URL of an unknown scheme", "url: {file: scheme}", "spec.url.file: Invalid value: broker URL: unknown scheme: known are redis, rediss, redis+socket and sentinel"},
-		{"a URL of RabbitMQ", "url: {file: amqp}", "spec.url.file: Invalid value: RabbitMQ is not supported yet by this version"},
+		{"a URL of an unknown scheme", "url: {file: scheme}", "spec.url.file: Invalid value: broker URL: unknown scheme: known are redis, rediss, redis+socket, sentinel, amqp and amqps"},
+		{"a URL of RabbitMQ with settings of Redis", "url: {file: amqp}, redis: {separator: x}", "spec.redis: Forbidden: has no meaning with a URL of RabbitMQ: remove it"},
+		{"a URL of Redis with settings of RabbitMQ", "url: {file: good}, rabbitmq: {loginMethod: PLAIN}", "spec.rabbitmq: Forbidden: has no meaning with a URL of Redis: remove it"},
+		{"a login without its certificate", "url: {file: amqp}, rabbitmq: {loginMethod: EXTERNAL}", `spec.rabbitmq.loginMethod: Invalid value: "EXTERNAL": logs in with a client certificate: set spec.tls.certFile and spec.tls.keyFile`},
 		{"a sentinel without a master", "url: {file: sentinel}", "spec.redis.masterName: Required value: a sentinel:// URL needs the name by which the Sentinels know the master"},
 		{"a URL that names a missing file", "url: {file: params}", "TLS parameters of the URL: stat /no/such/file: no such file or directory: check the path and that this process may read it"},
 		{"no sentinel password", "url: {file: good}, redis: {sentinel: {password: {file: missing}}}", "spec.redis.sentinel.password.file: stat DIR/missing: no such file or directory: check the path and that this process may read it"},
+		{"no management password", "url: {file: amqp}, rabbitmq: {management: {username: m, password: {file: missing}}}", "spec.rabbitmq.management.password.file: stat DIR/missing: no such file or directory: check the path and that this process may read it"},
 		{"authorities without a certificate", "url: {file: good}, tls: {caFile: key}", "spec.tls: DIR/key holds no certificate in PEM format"},
 		{"the key of another certificate", "url: {file: good}, tls: {certFile: cert, keyFile: otherkey}", "spec.tls: certificate DIR/cert with key DIR/otherkey: tls: private key does not match public key"},
+		{"a missing certificate beside a good management password", "url: {file: amqp}, tls: {caFile: missing}, rabbitmq: {management: {username: m, password: {file: good}}}", "spec.tls: stat DIR/missing: no such file or directory: check the path and that this process may read it"},
 		{"two bad files", "url: {file: empty}, redis: {sentinel: {password: {file: lines}}}", "spec.url.file: DIR/empty is empty\nspec.redis.sentinel.password.file: DIR/lines holds more than one line"},
 	}
 	for _, tt := range tests {
@@ -151,8 +159,8 @@ func TestLoadTellsWhichBrokerIsBad(t *testing.T) {
 				t.Fatal(err)
 			}
 			bad, fine := brokers[0], brokers[1]
-			if bad.Err == nil || bad.URL != "" || bad.SentinelPassword != "" {
-				t.Fatalf("the bad broker has error %v, and credentials: %t", bad.Err, bad.URL+bad.SentinelPassword != "")
+			if credentials := bad.URL + bad.SentinelPassword + bad.ManagementPassword; bad.Err == nil || credentials != "" {
+				t.Fatalf("the bad broker has error %v, and credentials: %t", bad.Err, credentials != "")
 			}
 			if diff := cmp.Diff("CeleryBroker default/bad: "+tt.want, strings.ReplaceAll(bad.Err.Error(), dir, "DIR")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -165,7 +173,7 @@ func TestLoadTellsWhichBrokerIsBad(t *testing.T) {
 }
 
 func TestBrokerShowsNoCredential(t *testing.T) {
-	b := brokersfile.Broker{URL: "redis://:hunter2@h", SentinelPassword: "hunter2"}
+	b := brokersfile.Broker{URL: "redis://:hunter2@h", SentinelPassword: "hunter2", ManagementPassword: "hunter2"}
 	b.Name, b.Namespace = "a", "n"
 	var logged strings.Builder
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("A broker", "broker", b, "brokers", []brokersfile.Broker{b})

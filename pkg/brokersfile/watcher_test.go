@@ -114,6 +114,12 @@ func TestWatcherTakesChangesOver(t *testing.T) {
 			"a redis://one", 1, false,
 		},
 		{
+			"a management password changes",
+			map[string]string{"brokers": document("a", "url: {value: 'amqp://one'}, rabbitmq: {management: {username: m, password: {file: p}}}"), "p": "x"},
+			map[string]string{"p": "y"},
+			"a amqp://one", 1, false,
+		},
+		{
 			"a certificate is renewed",
 			map[string]string{"brokers": document("a", one+", tls: {certFile: c, keyFile: k}"), "c": cert, "k": key},
 			map[string]string{"c": newCert, "k": newKey},

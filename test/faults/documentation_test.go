@@ -34,8 +34,8 @@ func TestDocumentedBrokersAreValid(t *testing.T) {
 
 func TestDocumentedURLsAreValid(t *testing.T) {
 	urls := regexp.MustCompile("(?m)^\\| `(\\S+://\\S+)` \\|").FindAllStringSubmatch(documentation(t), -1)
-	if len(urls) != 7 {
-		t.Errorf("%d URLs, want 7", len(urls))
+	if len(urls) != 12 {
+		t.Errorf("%d URLs, want 12", len(urls))
 	}
 	for _, url := range urls {
 		if _, err := celery.ParseBrokerURL(url[1]); err != nil {

@@ -37,7 +37,10 @@ func TestDecodeBrokersReadsEveryField(t *testing.T) {
     unackedIndexKey: ui
     masterName: m
     sentinel: {username: s, password: {file: sentinel}}
-  rabbitmq: {managementURL: "http://h:15672"}
+  rabbitmq:
+    managementURL: "http://h:15672"
+    loginMethod: AMQPLAIN
+    management: {username: m, password: {file: management}}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +57,10 @@ func TestDecodeBrokersReadsEveryField(t *testing.T) {
 				GlobalKeyPrefix: "p:", Separator: "\x06\x16", UnackedKey: "u", UnackedIndexKey: "ui", MasterName: "m",
 				Sentinel: v1alpha1.Sentinel{Username: "s", Password: v1alpha1.CredentialSource{File: "sentinel"}},
 			},
-			RabbitMQ: v1alpha1.RabbitMQ{ManagementURL: "http://h:15672"},
+			RabbitMQ: v1alpha1.RabbitMQ{
+				ManagementURL: "http://h:15672", LoginMethod: "AMQPLAIN",
+				Management: v1alpha1.Management{Username: "m", Password: v1alpha1.CredentialSource{File: "management"}},
+			},
 		},
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -182,6 +188,7 @@ func FuzzDecodeBrokers(f *testing.F) {
 	f.Add([]byte(head + "  url: {value: 'redis://h'}\n  sampling: {interval: 1s}\n---\n---\n# c\n"))
 	f.Add([]byte(head + "  url: {file: /x}\n  queues: [{name: a, alias: b}, {name: !!binary aGk=}]\n...\n%YAML 1.1\n---\n"))
 	f.Add([]byte("a: &a [*a, *a]\n<<: *a\n? [x]\n: y"))
+	f.Add([]byte(head + "  url: {value: 'amqps://h/%2F?login_method=EXTERNAL'}\n  rabbitmq: {loginMethod: PLAIN, managementURL: 'http://h/p', management: {username: u}}"))
 	f.Add([]byte(head + "  tls: {certFile: ''}\n  redis: {sentinel: {password: {secretKeyRef: {}}}}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		brokers, err := v1alpha1.DecodeBrokers(data)

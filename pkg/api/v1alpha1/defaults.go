@@ -24,8 +24,8 @@ const (
 const DefaultNamespace = "default"
 
 // SetDefaults fills in the sampling that b leaves out. It changes no field that
-// is set, valid or not. What is empty of Redis is left to the driver, which knows
-// kombu's own defaults.
+// is set, valid or not. What is empty of Redis and RabbitMQ is left to the
+// drivers, which know kombu's own defaults.
 func SetDefaults(b *CeleryBroker) {
 	s := &b.Spec.Sampling
 	setDuration(&s.Interval, DefaultInterval)

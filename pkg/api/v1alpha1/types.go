@@ -73,8 +73,9 @@ type CeleryBrokerSpec struct {
 //
 // Redis URLs are written as Celery takes them: redis://user:password@host:6379/1,
 // rediss:// for TLS, redis+socket:///path?virtual_host=1, sentinel://host:26379/0.
+// So are those of RabbitMQ: amqp://user:password@host:5672/vhost, amqps:// for TLS.
 // Several URLs separated by ";" are tried in turn. Characters with a meaning in
-// URLs are percent-encoded in a user name or password.
+// URLs are percent-encoded in a user name, password or virtual host.
 type URLSource struct {
 	// Value is the URL itself. It must not hold a password.
 	//
@@ -248,10 +249,35 @@ type Sentinel struct {
 
 // RabbitMQ holds settings for RabbitMQ.
 type RabbitMQ struct {
-	// ManagementURL is the URL of the management API, http:// or https://,
-	// without credentials: those of the broker's URL are used. By default it is
-	// derived from the broker's URL.
+	// ManagementURL is the URL of the management API, http:// or https://, with
+	// the path prefix that the API may have there, and without credentials: see
+	// Management. By default it is derived from the broker's URL.
 	//
 	// +optional
 	ManagementURL string `json:"managementURL,omitempty"`
+	// LoginMethod is how to log in to the broker, Celery's broker_login_method:
+	// PLAIN, the default, AMQPLAIN, or EXTERNAL, which takes a client certificate.
+	// A login_method in the URL goes before it.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=PLAIN;AMQPLAIN;EXTERNAL
+	LoginMethod string `json:"loginMethod,omitempty"`
+	// Management is who logs in to the management API, by default the user of the
+	// broker's URL.
+	//
+	// +optional
+	Management Management `json:"management,omitempty"`
+}
+
+// Management says how to log in to RabbitMQ's management API. Both fields are
+// set, or none.
+type Management struct {
+	// Username is a RabbitMQ user with the tag "management".
+	//
+	// +optional
+	Username string `json:"username,omitempty"`
+	// Password is where the user's password is found.
+	//
+	// +optional
+	Password CredentialSource `json:"password,omitempty"`
 }

@@ -1,8 +1,10 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -17,18 +19,50 @@ func ValidateURL(b *CeleryBroker, source Source, raw string, path *field.Path) f
 	if err != nil {
 		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}
 	}
-	spec := field.NewPath("spec")
-	var errs field.ErrorList
-	if parsed.Transport == celery.TransportAMQP {
-		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "RabbitMQ is not supported yet by this version")}
-	}
-	if parsed.Transport == celery.TransportSentinel && b.Spec.Redis.MasterName == "" {
-		errs = append(errs, field.Required(spec.Child("redis", "masterName"), "a sentinel:// URL needs the name by which the Sentinels know the master"))
-	}
+	errs := validateTransport(b.Spec, source, parsed, field.NewPath("spec"))
 	if source == FromCluster && slices.ContainsFunc(parsed.Endpoints, namesFile) {
 		errs = append(errs, field.Invalid(path, field.OmitValueType{}, "the URL names files, which are only in a brokers file: use spec.tls"))
 	}
 	return errs
+}
+
+// validateTransport checks that spec is one for the kind of broker of u.
+func validateTransport(spec CeleryBrokerSpec, source Source, u celery.BrokerURL, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if u.Transport == celery.TransportAMQP {
+		if spec.Redis != (Redis{}) {
+			errs = append(errs, field.Forbidden(path.Child("redis"), "has no meaning with a URL of RabbitMQ: remove it"))
+		}
+		if slices.ContainsFunc(u.Endpoints, func(e celery.Endpoint) bool { return lacksCertificate(spec, e) }) {
+			errs = append(errs, noCertificate(source, path.Child("rabbitmq", "loginMethod")))
+		}
+		return errs
+	}
+	if spec.RabbitMQ != (RabbitMQ{}) {
+		errs = append(errs, field.Forbidden(path.Child("rabbitmq"), "has no meaning with a URL of Redis: remove it"))
+	}
+	if u.Transport == celery.TransportSentinel && spec.Redis.MasterName == "" {
+		errs = append(errs, field.Required(path.Child("redis", "masterName"), "a sentinel:// URL needs the name by which the Sentinels know the master"))
+	}
+	return errs
+}
+
+// lacksCertificate tells whether the login to e takes a client certificate that
+// neither spec nor the URL has.
+func lacksCertificate(spec CeleryBrokerSpec, e celery.Endpoint) bool {
+	external := cmp.Or(e.LoginMethod, spec.RabbitMQ.LoginMethod) == celery.LoginExternal
+	inSpec := spec.TLS.CertFile != "" || spec.TLS.CertSecretKeyRef != nil
+	inURL := e.TLS != nil && e.TLS.CertFile != ""
+	return external && !inSpec && !inURL
+}
+
+// noCertificate says what EXTERNAL needs, in the terms of source.
+func noCertificate(source Source, path *field.Path) *field.Error {
+	fields := "certFile and spec.tls.keyFile"
+	if source == FromCluster {
+		fields = "certSecretKeyRef and spec.tls.keySecretKeyRef"
+	}
+	return field.Invalid(path, celery.LoginExternal, "logs in with a client certificate: set spec.tls."+fields)
 }
 
 // validateInlineURL checks a URL that stands in the object, where everybody who
@@ -57,7 +91,9 @@ func validateManagementURL(raw string, path *field.Path) field.ErrorList {
 	case parsed.Hostname() == "":
 		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "names no host: write it like http://rabbitmq:15672")}
 	case parsed.User != nil:
-		return field.ErrorList{field.Forbidden(path, "must hold no credentials: those of the broker's URL are used")}
+		return field.ErrorList{field.Forbidden(path, "must hold no credentials: use management.username and management.password")}
+	case strings.ContainsAny(raw, "?#"):
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "must hold no query and no fragment: leave out what begins with ? or #")}
 	}
 	return nil
 }

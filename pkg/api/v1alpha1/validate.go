@@ -2,11 +2,14 @@ package v1alpha1
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
 // Source is where a CeleryBroker was written, which decides what it may refer
@@ -40,7 +43,7 @@ func Validate(b *CeleryBroker, source Source) field.ErrorList {
 	errs = append(errs, validateSampling(b.Spec.Sampling, spec.Child("sampling"))...)
 	errs = append(errs, validateTLS(b.Spec.TLS, source, spec.Child("tls"))...)
 	errs = append(errs, validateSentinel(b.Spec.Redis.Sentinel, source, spec.Child("redis", "sentinel"))...)
-	return append(errs, validateManagementURL(b.Spec.RabbitMQ.ManagementURL, spec.Child("rabbitmq", "managementURL"))...)
+	return append(errs, validateRabbitMQ(b.Spec.RabbitMQ, source, spec.Child("rabbitmq"))...)
 }
 
 // validateMeta checks kind, namespace and name.
@@ -211,17 +214,45 @@ func validateTLSItem(name, file string, ref *SecretKeyRef, source Source, path *
 
 // validateSentinel checks the Sentinels' login.
 func validateSentinel(s Sentinel, source Source, path *field.Path) field.ErrorList {
-	p, at := s.Password, path.Child("password")
-	errs := validateReference(p.File, p.SecretKeyRef, source, at.Child("file"), at.Child("secretKeyRef"))
-	hasPassword := p.File != "" || p.SecretKeyRef != nil
-	if p.File != "" && p.SecretKeyRef != nil {
-		errs = append(errs, field.Forbidden(at, "give one of file and secretKeyRef, not both"))
-	}
-	if s.Username != "" && !hasPassword {
-		errs = append(errs, field.Required(at, "a user name needs a password"))
+	errs := validateCredential(s.Password, source, path.Child("password"))
+	if s.Username != "" && !s.Password.isSet() {
+		errs = append(errs, field.Required(path.Child("password"), "a user name needs a password"))
 	}
 	return errs
 }
+
+// validateRabbitMQ checks what can be checked without the broker's URL.
+func validateRabbitMQ(r RabbitMQ, source Source, path *field.Path) field.ErrorList {
+	errs := validateManagementURL(r.ManagementURL, path.Child("managementURL"))
+	if methods := []string{celery.LoginPlain, celery.LoginAMQPlain, celery.LoginExternal}; r.LoginMethod != "" && !slices.Contains(methods, r.LoginMethod) {
+		errs = append(errs, field.NotSupported(path.Child("loginMethod"), r.LoginMethod, methods))
+	}
+	return append(errs, validateManagement(r.Management, source, path.Child("management"))...)
+}
+
+// validateManagement checks the management API's login.
+func validateManagement(m Management, source Source, path *field.Path) field.ErrorList {
+	errs := validateCredential(m.Password, source, path.Child("password"))
+	if m.Username != "" && !m.Password.isSet() {
+		errs = append(errs, field.Required(path.Child("password"), "a user name needs a password"))
+	}
+	if m.Username == "" && m.Password.isSet() {
+		errs = append(errs, field.Required(path.Child("username"), "a password needs its user name"))
+	}
+	return errs
+}
+
+// validateCredential checks that a credential is found in one place at most.
+func validateCredential(c CredentialSource, source Source, path *field.Path) field.ErrorList {
+	errs := validateReference(c.File, c.SecretKeyRef, source, path.Child("file"), path.Child("secretKeyRef"))
+	if c.File != "" && c.SecretKeyRef != nil {
+		errs = append(errs, field.Forbidden(path, "give one of file and secretKeyRef, not both"))
+	}
+	return errs
+}
+
+// isSet tells whether there is such a credential.
+func (c CredentialSource) isSet() bool { return c.File != "" || c.SecretKeyRef != nil }
 
 // countSet counts what is true.
 func countSet(given ...bool) int {

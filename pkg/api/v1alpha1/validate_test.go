@@ -51,10 +51,15 @@ func TestValidateInFile(t *testing.T) {
 		{"a URL in a Secret", func(b *v1alpha1.CeleryBroker) { b.Spec.URL = v1alpha1.URLSource{SecretKeyRef: ref} }, []string{"spec.url.secretKeyRef: Forbidden: only in a cluster: use a file"}},
 		{"an inline password", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "redis://:hunter2@h" }, []string{"spec.url.value: Forbidden: holds a password: put the URL into a file or a Secret, and use url.file or url.secretKeyRef"}},
 		{"a user without a password", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "redis://user@h" }, nil},
-		{"an unknown scheme", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "hunter2://h" }, []string{"spec.url.value: Invalid value: broker URL: unknown scheme: known are redis, rediss, redis+socket and sentinel"}},
-		{"no host", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "redis://:hunter2@/0" }, []string{"spec.url.value: Invalid value: broker URL: no host: name the server, as in redis://host:6379/0"}},
+		{"an unknown scheme", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "hunter2://h" }, []string{"spec.url.value: Invalid value: broker URL: unknown scheme: known are redis, rediss, redis+socket, sentinel, amqp and amqps"}},
+		{"no host", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "redis://:hunter2@/0" }, []string{"spec.url.value: Invalid value: broker URL: no host: name the server, as in redis://host:6379/0 or amqp://host:5672/vhost"}},
 		{"a database by name", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "redis://h/hunter2" }, []string{"spec.url.value: Invalid value: broker URL: the path must be the number of a database, as in redis://host:6379/0"}},
-		{"RabbitMQ", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "amqp://h" }, []string{"spec.url.value: Invalid value: RabbitMQ is not supported yet by this version"}},
+		{"RabbitMQ", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "amqp://h" }, nil},
+		{"RabbitMQ with an inline password", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "amqp://u:hunter2@h" }, []string{"spec.url.value: Forbidden: holds a password: put the URL into a file or a Secret, and use url.file or url.secretKeyRef"}},
+		{"RabbitMQ with settings of Redis", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.Redis.Separator = "amqp://h", ":"
+		}, []string{"spec.redis: Forbidden: has no meaning with a URL of RabbitMQ: remove it"}},
+		{"Redis with settings of RabbitMQ", func(b *v1alpha1.CeleryBroker) { b.Spec.RabbitMQ.LoginMethod = "EXTERNAL" }, []string{"spec.rabbitmq: Forbidden: has no meaning with a URL of Redis: remove it"}},
 		{"Sentinel without a master", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "sentinel://h" }, []string{"spec.redis.masterName: Required value: a sentinel:// URL needs the name by which the Sentinels know the master"}},
 		{"Sentinel with a master", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "sentinel://h"; b.Spec.Redis.MasterName = "m" }, nil},
 
@@ -91,15 +96,75 @@ func TestValidateInFile(t *testing.T) {
 		{"authorities in a Secret", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value, b.Spec.TLS.CASecretKeyRef = "rediss://h", ref }, []string{"spec.tls.caSecretKeyRef: Forbidden: only in a cluster: use a file"}},
 
 		{"a Sentinels' user without a password", func(b *v1alpha1.CeleryBroker) { b.Spec.Redis.Sentinel.Username = "u" }, []string{"spec.redis.sentinel.password: Required value: a user name needs a password"}},
-		{"a management URL without a scheme", func(b *v1alpha1.CeleryBroker) { b.Spec.RabbitMQ.ManagementURL = "hunter2:15672" }, []string{"spec.rabbitmq.managementURL: Invalid value: must begin with http:// or https://"}},
-		{"a management URL without a host", func(b *v1alpha1.CeleryBroker) { b.Spec.RabbitMQ.ManagementURL = "http://:15672" }, []string{"spec.rabbitmq.managementURL: Invalid value: names no host: write it like http://rabbitmq:15672"}},
-		{"a management URL with a password", func(b *v1alpha1.CeleryBroker) { b.Spec.RabbitMQ.ManagementURL = "http://u:hunter2@h" }, []string{"spec.rabbitmq.managementURL: Forbidden: must hold no credentials: those of the broker's URL are used"}},
-		{"a management URL that is none", func(b *v1alpha1.CeleryBroker) { b.Spec.RabbitMQ.ManagementURL = "http://u:hunter2%zz@h" }, []string{"spec.rabbitmq.managementURL: Invalid value: is not a URL: write it like http://rabbitmq:15672"}},
+		{"an unknown login method", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.LoginMethod = "amqp://h", "plain"
+		}, []string{`spec.rabbitmq.loginMethod: Unsupported value: "plain": supported values: "PLAIN", "AMQPLAIN", "EXTERNAL"`}},
+		{"EXTERNAL without a certificate", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.LoginMethod = "amqps://h", "EXTERNAL"
+		}, []string{`spec.rabbitmq.loginMethod: Invalid value: "EXTERNAL": logs in with a client certificate: set spec.tls.certFile and spec.tls.keyFile`}},
+		{"EXTERNAL without a certificate, in the URL", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.LoginMethod = "amqps://h?login_method=EXTERNAL", "PLAIN"
+		}, []string{`spec.rabbitmq.loginMethod: Invalid value: "EXTERNAL": logs in with a client certificate: set spec.tls.certFile and spec.tls.keyFile`}},
+		{"EXTERNAL with a certificate of one URL of two", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value = "amqps://h?login_method=EXTERNAL&ssl_certfile=c;amqps://i"
+		}, []string{`spec.rabbitmq.loginMethod: Invalid value: "EXTERNAL": logs in with a client certificate: set spec.tls.certFile and spec.tls.keyFile`}},
+		{"EXTERNAL with a certificate", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.TLS = "amqp://h?login_method=EXTERNAL", v1alpha1.TLS{CertFile: "c", KeyFile: "k"}
+		}, nil},
+		{"EXTERNAL with a certificate in the URL", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.LoginMethod = "amqps://h?ssl_certfile=c", "EXTERNAL"
+		}, nil},
+		{"a login method of the URL goes before EXTERNAL", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.LoginMethod = "amqp://h?login_method=PLAIN", "EXTERNAL"
+		}, nil},
+
+		{"a management user without a password", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.Management.Username = "amqp://h", "u"
+		}, []string{"spec.rabbitmq.management.password: Required value: a user name needs a password"}},
+		{"a management password without a user", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.Management.Password.File = "amqp://h", "f"
+		}, []string{"spec.rabbitmq.management.username: Required value: a password needs its user name"}},
+		{"a management user with a password", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.Management.Username, b.Spec.RabbitMQ.Management.Password.File = "amqp://h", "u", "f"
+		}, nil},
+		{"a management password in a Secret", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.Management = "amqp://h", v1alpha1.Management{Username: "u", Password: v1alpha1.CredentialSource{SecretKeyRef: ref}}
+		}, []string{"spec.rabbitmq.management.password.secretKeyRef: Forbidden: only in a cluster: use a file"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
 			got := texts(v1alpha1.Validate(valid(tt.edit), v1alpha1.FromFile))
 			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestValidateManagementURL(t *testing.T) {
+	tests := []struct{ rule, url, want string }{
+		{"the derived one", "", ""},
+		{"a host and a port", "http://h:15672", ""},
+		{"a slash at the end", "https://h/", ""},
+		{"a path prefix", "https://h/rabbit/mq", ""},
+		{"no scheme", "hunter2:15672", "Invalid value: must begin with http:// or https://"},
+		{"no host", "http://:15672", "Invalid value: names no host: write it like http://rabbitmq:15672"},
+		{"a password", "http://u:hunter2@h", "Forbidden: must hold no credentials: use management.username and management.password"},
+		{"no URL", "http://u:hunter2%zz@h", "Invalid value: is not a URL: write it like http://rabbitmq:15672"},
+		{"a query", "http://h/p?hunter2=1", "Invalid value: must hold no query and no fragment: leave out what begins with ? or #"},
+		{"an empty query", "http://h?", "Invalid value: must hold no query and no fragment: leave out what begins with ? or #"},
+		{"a fragment, as a browser shows it", "http://h:15672/#/queues", "Invalid value: must hold no query and no fragment: leave out what begins with ? or #"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			b := valid(func(b *v1alpha1.CeleryBroker) {
+				b.Spec.URL.Value, b.Spec.RabbitMQ.ManagementURL = "amqp://h", tt.url
+			})
+			var want []string
+			if tt.want != "" {
+				want = []string{"spec.rabbitmq.managementURL: " + tt.want}
+			}
+			if diff := cmp.Diff(want, texts(v1alpha1.Validate(b, v1alpha1.FromFile))); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -117,6 +182,18 @@ func TestValidateInCluster(t *testing.T) {
 			b.Spec.URL = v1alpha1.URLSource{SecretKeyRef: ref}
 			b.Spec.TLS = v1alpha1.TLS{CASecretKeyRef: ref, CertSecretKeyRef: ref, KeySecretKeyRef: ref}
 			b.Spec.Redis.Sentinel.Password.SecretKeyRef = ref
+			b.Spec.RabbitMQ.Management = v1alpha1.Management{Username: "u", Password: v1alpha1.CredentialSource{SecretKeyRef: ref}}
+		}, nil},
+		{"a management password in a file", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL = v1alpha1.URLSource{SecretKeyRef: ref}
+			b.Spec.RabbitMQ.Management = v1alpha1.Management{Username: "u", Password: v1alpha1.CredentialSource{File: "/etc/shadow"}}
+		}, []string{"spec.rabbitmq.management.password.file: Forbidden: only in a brokers file: use secretKeyRef"}},
+		{"EXTERNAL without a certificate", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.LoginMethod = "amqps://h", "EXTERNAL"
+		}, []string{`spec.rabbitmq.loginMethod: Invalid value: "EXTERNAL": logs in with a client certificate: set spec.tls.certSecretKeyRef and spec.tls.keySecretKeyRef`}},
+		{"EXTERNAL with a certificate", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value, b.Spec.RabbitMQ.LoginMethod = "amqps://h", "EXTERNAL"
+			b.Spec.TLS = v1alpha1.TLS{CertSecretKeyRef: ref, KeySecretKeyRef: ref}
 		}, nil},
 		{"a reference to nothing", func(b *v1alpha1.CeleryBroker) {
 			b.Spec.URL = v1alpha1.URLSource{SecretKeyRef: &v1alpha1.SecretKeyRef{}}
