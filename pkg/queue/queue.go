@@ -21,8 +21,9 @@ func (r BrokerRef) String() string { return r.Namespace + "/" + r.Name }
 type Count struct {
 	// N is the number of messages, never negative. Meaningless if Err is set.
 	N int64
-	// At is when the broker was asked. Counts of one observation may differ in
-	// age where a broker has several sources.
+	// At is the time since when the count holds: when the broker was asked, or
+	// earlier where the broker itself answers with what it counted before. Counts
+	// of one observation may differ in it where a broker has several sources.
 	At time.Time
 	// Err says why the count is unknown. It names no credential.
 	Err error
@@ -49,18 +50,26 @@ type Depth struct {
 }
 
 // Tasks is the work there is now: backlog + in flight − scheduled. It is as old
-// as the oldest of the three and unknown if one of them is.
+// as the oldest of the three, and unknown if backlog or in flight is. Where
+// nobody tells how many of those in flight are scheduled, none are taken out: it
+// is never less than the work.
 func (d Depth) Tasks() Count {
-	if err := joinDistinct(d.Backlog.Err, d.InFlight.Err, d.Scheduled.Err); err != nil {
+	if err := joinDistinct(d.Backlog.Err, d.InFlight.Err); err != nil {
 		return Unknown(err)
 	}
-	at := d.Backlog.At
-	for _, t := range []time.Time{d.InFlight.At, d.Scheduled.At} {
-		if t.Before(at) {
-			at = t
-		}
+	tasks := Known(d.Backlog.N+d.InFlight.N, older(d.Backlog.At, d.InFlight.At))
+	if d.Scheduled.Err == nil {
+		tasks = Known(tasks.N-d.Scheduled.N, older(tasks.At, d.Scheduled.At))
 	}
-	return Known(d.Backlog.N+d.InFlight.N-d.Scheduled.N, at)
+	return tasks
+}
+
+// older is the earlier of two times.
+func older(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // joinDistinct joins errors, of those with the same text the first alone: what
@@ -90,6 +99,13 @@ type Sample struct {
 	// assigned to any queue. While it is above zero, no queue's in-flight count
 	// is known to be zero (see Depth of a driver that reports it).
 	Unattributed int64
+	// Delayed counts the messages that the broker itself holds back until their
+	// time has come (Celery's native delayed delivery), for all queues together;
+	// they are no backlog. Nil where it cannot be told.
+	Delayed *Count
+	// Degraded says what of the broker could not be read this time, and why,
+	// while the rest could. It names no credential.
+	Degraded error
 	// DiscoveryPending is true while the list of queues may still be
 	// incomplete, so that a missing queue is not proof of a wrong name.
 	DiscoveryPending bool
