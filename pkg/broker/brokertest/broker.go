@@ -46,13 +46,14 @@ type Broker interface {
 	Purge(t testing.TB, queue string)
 	Delete(t testing.TB, queue string)
 
-	// Stop ends the server, Start brings it back with its data.
+	// Stop ends the server, Start brings it back with its data. What a worker held
+	// may be backlog after that.
 	Stop(t testing.TB)
 	Start(t testing.TB)
 	// Pause makes the server silent without closing connections.
 	Pause(t testing.TB)
 	Resume(t testing.TB)
-	// Wipe removes everything that the server holds.
+	// Wipe removes everything that the drivers can see.
 	Wipe(t testing.TB)
 	// Forbid takes the permission to read away from the drivers' user, Allow
 	// gives it back.
@@ -62,9 +63,24 @@ type Broker interface {
 	// NewDriver makes a driver for the queues, or for all if none is named. It
 	// has a time-out of Timeout.
 	NewDriver(t testing.TB, access Access, queues ...string) Driver
-	// Settles reports whether counts are right some time after the fact rather
-	// than at once.
-	Settles() bool
+	// Traits say in what brokers differ.
+	Traits() Traits
+}
+
+// Traits are what is true of one kind of broker and not of another. The zero
+// value is a broker that tells everything at once.
+type Traits struct {
+	// Settles: counts are right some time after the fact rather than at once.
+	Settles bool
+	// HidesETA: the broker does not tell which messages are held for an ETA. How
+	// many are scheduled is then unknown unless none is in flight, and all in
+	// flight are work.
+	HidesETA bool
+	// SeveralTimes: counts of one sample may be of different times, none later
+	// than the sample's own.
+	SeveralTimes bool
+	// NoLineBreaks: no queue's name holds one.
+	NoLineBreaks bool
 }
 
 // Timeout is that of the drivers under test.

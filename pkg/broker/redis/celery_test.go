@@ -59,7 +59,7 @@ func newKombu(server *servers.Redis, cfg redis.Config) *kombuBroker {
 	}
 }
 
-func (b *kombuBroker) Settles() bool { return false }
+func (b *kombuBroker) Traits() brokertest.Traits { return brokertest.Traits{} }
 
 func (b *kombuBroker) NewDriver(t testing.TB, access brokertest.Access, queues ...string) brokertest.Driver {
 	t.Helper()
