@@ -1,8 +1,12 @@
 package app
 
 import (
+	"fmt"
+
+	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
 )
@@ -22,9 +26,21 @@ func specOf(b brokersfile.Broker) sampler.Spec {
 			if b.Err != nil {
 				return nil, b.Err
 			}
-			return redis.New(redisConfig(b))
+			return open(b)
 		},
 	}
+}
+
+// open makes the driver that a broker's URL asks for.
+func open(b brokersfile.Broker) (sampler.Broker, error) {
+	u, err := celery.ParseBrokerURL(b.URL)
+	if err != nil {
+		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)
+	}
+	if u.Transport == celery.TransportAMQP {
+		return rabbitmq.New(rabbitmqConfig(b))
+	}
+	return redis.New(redisConfig(b))
 }
 
 // aliases maps each declared queue to its alias; nil if none is declared.
@@ -39,16 +55,21 @@ func aliases(b brokersfile.Broker) map[string]string {
 	return aliases
 }
 
-func redisConfig(b brokersfile.Broker) redis.Config {
-	spec := b.Spec
-	queues := make([]string, 0, len(spec.Queues))
-	for _, q := range spec.Queues {
+// names lists each declared queue.
+func names(b brokersfile.Broker) []string {
+	queues := make([]string, 0, len(b.Spec.Queues))
+	for _, q := range b.Spec.Queues {
 		queues = append(queues, q.Name)
 	}
+	return queues
+}
+
+func redisConfig(b brokersfile.Broker) redis.Config {
+	spec := b.Spec
 	return redis.Config{
 		Ref:              b.Ref(),
 		URL:              b.URL,
-		Queues:           queues,
+		Queues:           names(b),
 		GlobalKeyPrefix:  spec.Redis.GlobalKeyPrefix,
 		Separator:        spec.Redis.Separator,
 		UnackedKey:       spec.Redis.UnackedKey,
@@ -60,5 +81,23 @@ func redisConfig(b brokersfile.Broker) redis.Config {
 		CertFile:         spec.TLS.CertFile,
 		KeyFile:          spec.TLS.KeyFile,
 		Timeout:          spec.Sampling.Timeout.Duration,
+	}
+}
+
+func rabbitmqConfig(b brokersfile.Broker) rabbitmq.Config {
+	spec := b.Spec
+	return rabbitmq.Config{
+		Ref:                b.Ref(),
+		URL:                b.URL,
+		Queues:             names(b),
+		LoginMethod:        spec.RabbitMQ.LoginMethod,
+		ManagementURL:      spec.RabbitMQ.ManagementURL,
+		ManagementUsername: spec.RabbitMQ.Management.Username,
+		ManagementPassword: b.ManagementPassword,
+		CAFile:             spec.TLS.CAFile,
+		CertFile:           spec.TLS.CertFile,
+		KeyFile:            spec.TLS.KeyFile,
+		Timeout:            spec.Sampling.Timeout.Duration,
+		MaxAge:             spec.Sampling.MaxAge.Duration,
 	}
 }

@@ -1,0 +1,174 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/server"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+// renamedAfter is how old a connection must be before a cluster of another name
+// is taken for one that was renamed since: the name is said at the log-in.
+const renamedAfter = 30 * time.Second
+
+// Driver reads one broker. It is not safe for concurrent use.
+type Driver struct {
+	cfg       Config
+	endpoints []server.Endpoint
+	listers   []*lister // one per endpoint
+	// current is the endpoint in use: the last one that worked.
+	current    int
+	connection *server.Connection // nil while there is none
+	known      *known
+}
+
+// New checks the configuration and makes a driver. It reads the TLS files and
+// does no other I/O. Its errors name no credential.
+func New(cfg Config) (*Driver, error) {
+	cfg = cfg.withDefaults()
+	endpoints, err := cfg.endpoints()
+	if err != nil {
+		return nil, fmt.Errorf("broker %s: %w", cfg.Ref, err)
+	}
+	d := &Driver{cfg: cfg, endpoints: endpoints, known: newKnown(cfg.Queues)}
+	for _, e := range endpoints {
+		settings, err := cfg.management(e)
+		if err != nil {
+			return nil, fmt.Errorf("broker %s: %w", cfg.Ref, err)
+		}
+		d.listers = append(d.listers, newLister(settings))
+	}
+	return d, nil
+}
+
+// Close ends the connections. It blocks until they are closed, a second at most.
+func (d *Driver) Close() error {
+	for _, l := range d.listers {
+		l.close()
+	}
+	if d.connection == nil {
+		return nil
+	}
+	return d.connection.Close()
+}
+
+// Sample reads every queue: the messages that are ready at once, those that are
+// unacknowledged as of the latest list of the management API. It blocks for the
+// configured time-out at most. With a failover list, the endpoints are tried in
+// turn, beginning with the one that worked last.
+//
+// An error means that nothing is known; it says which broker, at which address,
+// why, and what to do, and names no credential. What could not be read of single
+// queues, or by the management API, is unknown in the sample.
+func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	var failure error
+	for range d.endpoints {
+		sample, err := d.sample(ctx)
+		if err == nil {
+			return sample, nil
+		}
+		failure = then(failure, d.explain(err))
+		d.switchOver()
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, failure
+}
+
+// then is both errors in one line.
+func then(first, second error) error {
+	if first == nil {
+		return second
+	}
+	return fmt.Errorf("%w; %w", first, second)
+}
+
+// explain says what failed, where, why, and what to do about it.
+func (d *Driver) explain(err error) error {
+	hint := server.Hint(err)
+	if hint != "" {
+		hint = ": " + hint
+	}
+	return fmt.Errorf("sample broker %s at %s: %w%s", d.cfg.Ref, d.endpoints[d.current], err, hint)
+}
+
+// switchOver turns to the next endpoint.
+func (d *Driver) switchOver() {
+	d.abandon()
+	d.current = (d.current + 1) % len(d.endpoints)
+}
+
+// abandon ends a connection that is of no more use.
+func (d *Driver) abandon() {
+	if d.connection != nil {
+		d.connection.Abandon()
+		d.connection = nil
+	}
+}
+
+// sample reads the current endpoint. The list comes before the questions: what
+// has left a queue in between can then be told, see inFlight.
+func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
+	begun := time.Now()
+	if err := d.connect(ctx); err != nil {
+		return nil, err
+	}
+	l := d.listers[d.current]
+	l.refresh(ctx, d.connection.ClusterName())
+	d.heedRename(l)
+	list, unlisted := l.current(time.Now(), d.cfg.MaxAge)
+	if err := d.known.learn(list); err != nil {
+		return nil, err
+	}
+	if list == nil && len(d.known.names) == 0 {
+		return nil, fmt.Errorf("without a list of spec.queues, the queues can be found through the management API alone: %w", unlisted)
+	}
+	r := reading{at: time.Now(), virtualHost: d.endpoints[d.current].VirtualHost, list: list, unlisted: unlisted, seen: d.known.seen}
+	if err := d.ask(ctx, &r, d.known.toAsk(list, begun)); err != nil {
+		return nil, err
+	}
+	return &queue.Sample{At: r.at, Queues: r.depths(d.known.names), Delayed: r.delayed(), Degraded: l.failure}, nil
+}
+
+// ask fills in the server's answers.
+func (d *Driver) ask(ctx context.Context, r *reading, names []string) error {
+	answers, err := d.connection.Ready(ctx, names)
+	if err != nil {
+		return err
+	}
+	r.answers = make(map[string]server.Answer, len(names))
+	for i, name := range names {
+		r.answers[name] = answers[i]
+	}
+	d.known.note(r.answers, r.at)
+	return nil
+}
+
+// connect makes a connection if there is none that lives.
+func (d *Driver) connect(ctx context.Context) error {
+	if d.connection != nil && !d.connection.IsClosed() {
+		return nil
+	}
+	d.abandon()
+	connection, err := d.endpoints[d.current].Dial(ctx)
+	if err != nil {
+		return err
+	}
+	d.connection = connection
+	d.listers[d.current].verified = false
+	return nil
+}
+
+// heedRename ends an old connection to a cluster that seems to be another one, so
+// that the next sample learns the cluster's name anew.
+func (d *Driver) heedRename(l *lister) {
+	if errors.Is(l.failure, errOtherCluster) && time.Since(d.connection.Opened()) > renamedAfter {
+		_ = d.connection.Close() // what may go wrong is of no interest any more
+	}
+}

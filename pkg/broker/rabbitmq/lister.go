@@ -1,0 +1,146 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/management"
+)
+
+const (
+	// listTimeout bounds one list of the management API. It may be longer than
+	// that of a sample, which does not wait for it.
+	listTimeout = 5 * time.Second
+	// patience is how long a sample waits for the list of the management API: one
+	// that takes longer is used by a later sample, so that the backlog stays
+	// fresh.
+	patience = 300 * time.Millisecond
+)
+
+// listing is what the management API said.
+type listing struct {
+	// at is when it was asked.
+	at     time.Time
+	queues map[string]management.Queue
+}
+
+// lister keeps the latest list of the management API. Lists are made one at a
+// time, beside the samples. It is not safe for concurrent use.
+type lister struct {
+	client *management.Client
+	stop   context.CancelFunc // of the list under way, nil if there is none
+	done   chan outcome
+
+	latest *listing // nil before the first, and once refused
+	// failure is why the last attempt failed, nil if it did not.
+	failure error
+	// verified is whether the API is known to be of the broker's cluster.
+	verified bool
+	// next is when the API may be asked again.
+	next time.Time
+}
+
+// outcome is how one attempt ended.
+type outcome struct {
+	listing *listing
+	err     error
+}
+
+func newLister(s management.Settings) *lister {
+	return &lister{client: management.New(s), done: make(chan outcome, 1)}
+}
+
+// refresh makes a new list, for a broker whose cluster has this name, and waits
+// for it as long as patience allows. While one is under way it waits for that.
+func (l *lister) refresh(ctx context.Context, cluster string) {
+	if l.stop == nil && !time.Now().Before(l.next) {
+		l.begin(ctx, cluster)
+	}
+	if l.stop == nil {
+		return
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case o := <-l.done:
+		l.end(o)
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// begin asks beside the sample that it is for, and longer than that if need be.
+func (l *lister) begin(ctx context.Context, cluster string) {
+	ctx, l.stop = context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
+	verified := l.verified
+	go func() { l.done <- l.list(ctx, cluster, verified) }()
+}
+
+// list asks the API. It touches nothing of the lister but the client.
+func (l *lister) list(ctx context.Context, cluster string, verified bool) outcome {
+	if !verified {
+		if err := l.verify(ctx, cluster); err != nil {
+			return outcome{err: err}
+		}
+	}
+	at := time.Now()
+	queues, err := l.client.Queues(ctx)
+	return outcome{&listing{at, queues}, err}
+}
+
+// errOtherCluster says that two URLs lead to two brokers.
+var errOtherCluster = errors.New("the management API is of another cluster")
+
+// verify compares the clusters behind AMQP and behind the management API. A
+// broker that does not say which it is, is trusted.
+func (l *lister) verify(ctx context.Context, cluster string) error {
+	name, err := l.client.ClusterName(ctx)
+	if err != nil {
+		return err
+	}
+	if cluster != "" && name != cluster {
+		return fmt.Errorf("%w: that at %s is of cluster %q, the broker is of cluster %q: correct rabbitmq.managementURL",
+			errOtherCluster, l.client.Address(), name, cluster)
+	}
+	return nil
+}
+
+// end takes over how an attempt ended. The API is asked again no sooner than
+// after as long as the attempt took, so that a broker with very many queues is
+// not kept busy by it alone.
+func (l *lister) end(o outcome) {
+	l.stop()
+	l.stop = nil
+	l.failure, l.verified = o.err, o.err == nil
+	var refused *management.Refused
+	switch {
+	case o.err == nil:
+		l.latest = o.listing
+		l.next = time.Now().Add(time.Since(o.listing.at))
+	case errors.As(o.err, &refused), errors.Is(o.err, errOtherCluster):
+		l.latest = nil // a right that was taken away, not a hiccup
+	}
+}
+
+// current is the latest list, or why there is none that is young enough.
+func (l *lister) current(now time.Time, maxAge time.Duration) (*listing, error) {
+	if l.latest != nil && now.Sub(l.latest.at) <= maxAge {
+		return l.latest, nil
+	}
+	if l.failure != nil {
+		return nil, l.failure
+	}
+	return nil, fmt.Errorf("the management API at %s has not answered yet", l.client.Address())
+}
+
+// close ends a list that is under way and waits for its end.
+func (l *lister) close() {
+	if l.stop != nil {
+		l.stop()
+		<-l.done
+		l.stop = nil
+	}
+	l.client.Close()
+}
