@@ -2,17 +2,12 @@ package rabbitmq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
-
-// renamedAfter is how old a connection must be before a cluster of another name
-// is taken for one that was renamed since: the name is said at the log-in.
-const renamedAfter = 30 * time.Second
 
 // Driver reads one broker. It is not safe for concurrent use.
 type Driver struct {
@@ -121,7 +116,6 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 	}
 	l := d.listers[d.current]
 	l.refresh(ctx, d.connection.ClusterName())
-	d.heedRename(l)
 	list, unlisted := l.current(time.Now(), d.cfg.MaxAge)
 	if err := d.known.learn(list); err != nil {
 		return nil, err
@@ -150,9 +144,11 @@ func (d *Driver) ask(ctx context.Context, r *reading, names []string) error {
 	return nil
 }
 
-// connect makes a connection if there is none that lives.
+// connect makes a connection if there is none that lives, or if the cluster may
+// have been given another name since: a connection knows the one of its log-in.
 func (d *Driver) connect(ctx context.Context) error {
-	if d.connection != nil && !d.connection.IsClosed() {
+	l := d.listers[d.current]
+	if d.connection != nil && !d.connection.IsClosed() && !l.doubtsCluster {
 		return nil
 	}
 	d.abandon()
@@ -161,14 +157,6 @@ func (d *Driver) connect(ctx context.Context) error {
 		return err
 	}
 	d.connection = connection
-	d.listers[d.current].verified = false
+	l.verified, l.doubtsCluster = false, false
 	return nil
-}
-
-// heedRename ends an old connection to a cluster that seems to be another one, so
-// that the next sample learns the cluster's name anew.
-func (d *Driver) heedRename(l *lister) {
-	if errors.Is(l.failure, errOtherCluster) && time.Since(d.connection.Opened()) > renamedAfter {
-		_ = d.connection.Close() // what may go wrong is of no interest any more
-	}
 }

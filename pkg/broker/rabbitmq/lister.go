@@ -17,6 +17,8 @@ const (
 	// that takes longer is used by a later sample, so that the backlog stays
 	// fresh.
 	patience = 300 * time.Millisecond
+	// otherClusterPause is how long an API of another cluster is left alone.
+	otherClusterPause = 3 * time.Second
 )
 
 // listing is what the management API said.
@@ -38,6 +40,9 @@ type lister struct {
 	failure error
 	// verified is whether the API is known to be of the broker's cluster.
 	verified bool
+	// doubtsCluster is set when the API turns out to be of another cluster than
+	// the broker, until the broker is asked again which it is.
+	doubtsCluster bool
 	// next is when the API may be asked again.
 	next time.Time
 }
@@ -119,8 +124,11 @@ func (l *lister) end(o outcome) {
 	case o.err == nil:
 		l.latest = o.listing
 		l.next = time.Now().Add(time.Since(o.listing.at))
-	case errors.As(o.err, &refused), errors.Is(o.err, errOtherCluster):
+	case errors.As(o.err, &refused):
 		l.latest = nil // a right that was taken away, not a hiccup
+	case errors.Is(o.err, errOtherCluster):
+		l.latest, l.doubtsCluster = nil, true
+		l.next = time.Now().Add(otherClusterPause)
 	}
 }
 

@@ -32,7 +32,6 @@ var ErrMissing = errors.New("the broker has no such queue")
 type Connection struct {
 	link     *amqp.Connection
 	socket   net.Conn
-	opened   time.Time
 	channels [maxChannels]*amqp.Channel
 }
 
@@ -49,9 +48,6 @@ func (c *Connection) ClusterName() string {
 	name, _ := c.link.Properties["cluster_name"].(string)
 	return name
 }
-
-// Opened is when the connection was made.
-func (c *Connection) Opened() time.Time { return c.opened }
 
 // IsClosed reports whether the connection has ended.
 func (c *Connection) IsClosed() bool { return c.link.IsClosed() }

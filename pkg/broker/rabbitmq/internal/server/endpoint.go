@@ -83,7 +83,7 @@ func (e Endpoint) Dial(ctx context.Context) (*Connection, error) {
 		_ = socket.Close()
 		return nil, err
 	}
-	return &Connection{link: link, socket: socket, opened: time.Now()}, nil
+	return &Connection{link: link, socket: socket}, nil
 }
 
 // dial connects, over TLS if that is asked for.

@@ -1,0 +1,104 @@
+package rabbitmq_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// spoiler stands before a real management API and spoils its answers to the list
+// of queues, for what a real one cannot be made to answer.
+type spoiler struct {
+	*httptest.Server
+	spoil atomic.Pointer[func(*http.Response) error]
+	lists atomic.Int64
+}
+
+// spoil begins to spoil answers; nil ends it.
+func (s *spoiler) set(spoil func(*http.Response) error) { s.spoil.Store(&spoil) }
+
+func startSpoiler(t *testing.T, managementURL string) *spoiler {
+	t.Helper()
+	target, err := url.Parse(managementURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &spoiler{}
+	s.set(nil)
+	s.Server = httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport: &http.Transport{DisableKeepAlives: true},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			w.WriteHeader(http.StatusBadGateway)
+		},
+		ModifyResponse: func(r *http.Response) error {
+			if !strings.HasPrefix(r.Request.URL.Path, "/api/queues/") {
+				return nil
+			}
+			s.lists.Add(1)
+			if spoil := *s.spoil.Load(); spoil != nil {
+				return spoil(r)
+			}
+			return nil
+		},
+	})
+	t.Cleanup(s.Close)
+	return s
+}
+
+// replaced makes an answer be another.
+func replaced(code int, kind, body string) func(*http.Response) error {
+	return func(r *http.Response) error {
+		r.StatusCode = code
+		r.Header.Set("Content-Type", kind)
+		r.Header.Set("Location", "https://login.example/")
+		return setBody(r, []byte(body))
+	}
+}
+
+// edited makes words of an answer be others.
+func edited(before, after string) func(*http.Response) error {
+	return func(r *http.Response) error {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return err
+		}
+		return setBody(r, bytes.ReplaceAll(body, []byte(before), []byte(after)))
+	}
+}
+
+// cut promises the whole answer and sends its first half.
+func cut(r *http.Response) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body[:len(body)/2]))
+	return nil
+}
+
+// held keeps an answer back until the test lets it go.
+func held(until context.Context) func(*http.Response) error {
+	return func(r *http.Response) error {
+		select {
+		case <-until.Done():
+		case <-r.Request.Context().Done():
+		}
+		return nil
+	}
+}
+
+func setBody(r *http.Response, body []byte) error {
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
+	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return nil
+}
