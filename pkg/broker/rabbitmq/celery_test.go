@@ -2,6 +2,7 @@ package rabbitmq_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,7 +13,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
+	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
@@ -61,8 +64,14 @@ func startCelery(t testing.TB, server *servers.RabbitMQ, arguments amqp.Table) *
 
 func (b *celeryBroker) connect(t testing.TB) {
 	t.Helper()
+	var secure *tls.Config
+	if c := b.Certificates; c != nil {
+		var err error
+		secure, err = transport.Files{CA: c.CA, Cert: c.ClientCert, Key: c.ClientKey}.TLSConfig(celery.Endpoint{Host: "127.0.0.1"})
+		check(t, err)
+	}
 	var err error
-	if b.link, err = amqp.Dial(b.URL(b.vhost)); err != nil {
+	if b.link, err = amqp.DialTLS(b.URL(b.vhost), secure); err != nil {
 		t.Fatalf("connect to RabbitMQ as Celery: %v", err)
 	}
 	b.worker = b.channel(t)

@@ -373,8 +373,9 @@ func outOfMemory(t *testing.T, b *celeryBroker) {
 
 func failover(t *testing.T, b *celeryBroker) {
 	good := b.UserURL(driverUser, brokertest.Secret, b.vhost)
-	d := b.withURL(t, "amqp://127.0.0.1:1;"+good, "celery")
-	brokertest.Expect(t, b, d, usual())
+	for _, url := range []string{"amqp://127.0.0.1:1;" + good, good + ";amqp://127.0.0.1:1", good + "?login_method=AMQPLAIN"} {
+		brokertest.Expect(t, b, b.withURL(t, url, "celery"), usual())
+	}
 	brokertest.ExpectError(t, b.withURL(t, "amqp://127.0.0.1:1;amqp://127.0.0.1:2", "celery"), "127.0.0.1:1", "127.0.0.1:2", "connection refused")
 }
 

@@ -27,10 +27,13 @@ func Hint(err error) string {
 			return a.hint
 		}
 	}
+	if hint := transport.Hint(err); hint != "" {
+		return hint
+	}
 	if isClosed(err) {
 		return "the broker closed the connection: is it being stopped, or does it want TLS (amqps://)?"
 	}
-	return transport.Hint(err)
+	return ""
 }
 
 // isClosed reports whether the client library found its connection closed

@@ -1,0 +1,126 @@
+package rabbitmq_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
+	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
+	"github.com/celery-hpa/celery-hpa/test/servers"
+)
+
+func TestOneNamedConnection(t *testing.T) {
+	b := startCelery(t, servers.StartRabbitMQ(t, servers.RabbitMQOptions{}), nil)
+	b.Declare(t, "celery")
+	d := b.NewDriver(t, brokertest.RightPassword)
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		brokertest.Expect(t, b, d, map[string]brokertest.Counts{"celery": {}})
+		var ours []connection
+		for _, c := range b.connections(t) {
+			if c.User == driverUser {
+				ours = append(ours, c)
+			}
+		}
+		if len(ours) == 1 && ours[0].Properties.Name == "celery-hpa" && ours[0].Timeout == 10 {
+			return // what is shown of connections comes some seconds late
+		}
+		if time.Now().After(deadline) || len(ours) > 1 {
+			t.Fatalf("the driver has the connections %+v, want one named celery-hpa with a heartbeat of 10 s", ours)
+		}
+	}
+}
+
+// TestTLS runs on a server that speaks TLS alone, wants certificates of its
+// clients, and has its management API under a path.
+func TestTLS(t *testing.T) {
+	b := startSecure(t)
+	certificates := b.Certificates
+	b.SetUser(t, "client", "") // the common name of the certificate
+	b.RabbitMQ.Allow(t, "client", b.vhost)
+	url := b.UserURL(driverUser, brokertest.Secret, b.vhost)
+	_, hostAndVhost, _ := strings.Cut(url, "@")
+	tls := func(cfg rabbitmq.Config) rabbitmq.Config {
+		cfg.CAFile, cfg.CertFile, cfg.KeyFile = certificates.CA, certificates.ClientCert, certificates.ClientKey
+		return cfg
+	}
+	parameters := "?ssl_ca_certs=" + certificates.CA + "&ssl_certfile=" + certificates.ClientCert + "&ssl_keyfile=" + certificates.ClientKey
+	withManagement := rabbitmq.Config{ManagementUsername: driverUser, ManagementPassword: brokertest.Secret}
+	for name, cfg := range map[string]rabbitmq.Config{
+		"files":                             tls(rabbitmq.Config{URL: url}),
+		"files, and a URL without TLS":      tls(rabbitmq.Config{URL: strings.Replace(url, "amqps:", "amqp:", 1)}),
+		"parameters of the URL":             {URL: url + parameters},
+		"the certificate says who logs in":  tls(rabbitmq.Config{URL: "amqps://" + hostAndVhost, LoginMethod: "EXTERNAL", ManagementUsername: withManagement.ManagementUsername, ManagementPassword: withManagement.ManagementPassword}),
+		"so does it if the URL asks for it": {URL: "amqps://" + hostAndVhost + parameters + "&login_method=EXTERNAL", ManagementUsername: withManagement.ManagementUsername, ManagementPassword: withManagement.ManagementPassword},
+	} {
+		t.Run(name, func(t *testing.T) { brokertest.Expect(t, b, b.driver(t, cfg), usual()) })
+	}
+	for name, c := range map[string]struct {
+		cfg  rabbitmq.Config
+		want string
+	}{
+		"an unknown authority":  {rabbitmq.Config{URL: url, CertFile: certificates.ClientCert, KeyFile: certificates.ClientKey}, "unknown authority"},
+		"no client certificate": {rabbitmq.Config{URL: url, CAFile: certificates.CA}, "client certificate"},
+		"no TLS":                {rabbitmq.Config{URL: strings.Replace(url, "amqps:", "amqp:", 1)}, "TLS"},
+		"a login nobody offers": {tls(rabbitmq.Config{URL: url + "?login_method=AMQPLAIN"}), "login method"},
+		"a certificate of nobody": {rabbitmq.Config{
+			URL: "amqps://" + hostAndVhost, LoginMethod: "EXTERNAL",
+			CAFile: certificates.CA, CertFile: certificates.ServerCert, KeyFile: certificates.ServerKey,
+		}, "wrong"},
+	} {
+		t.Run(name, func(t *testing.T) { brokertest.ExpectError(t, b.driver(t, c.cfg), "ns/broker", c.want) })
+	}
+	t.Run("a management API of another cluster", func(t *testing.T) {
+		other := startCelery(t, servers.StartRabbitMQ(t, servers.RabbitMQOptions{}), nil)
+		cfg := tls(rabbitmq.Config{URL: url})
+		cfg.ManagementURL = other.ManagementURL()
+		d := b.driver(t, cfg)
+		for range 3 {
+			s, err := d.Sample(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkPart(t, s, "another cluster", other.ManagementURL(), "correct rabbitmq.managementURL")
+		}
+	})
+}
+
+// startSecure starts the server of TestTLS.
+func startSecure(t *testing.T) *celeryBroker {
+	t.Helper()
+	server := servers.StartRabbitMQ(t, servers.RabbitMQOptions{TLS: true, ClientCertificates: true, ManagementPrefix: "/tools/rabbit"})
+	b := startCelery(t, server, nil)
+	b.Publish(t, "celery", make([]brokertest.Message, 3)...)
+	b.Take(t, "celery", 1)
+	return b
+}
+
+// driver fills in what every driver of a broker has.
+func (b *celeryBroker) driver(t *testing.T, cfg rabbitmq.Config) *rabbitmq.Driver {
+	t.Helper()
+	cfg.Ref, cfg.Timeout, cfg.Queues = b.cfg.Ref, b.cfg.Timeout, []string{"celery"}
+	if cfg.ManagementURL == "" {
+		cfg.ManagementURL = b.ManagementURL()
+	}
+	return newDriver(t, cfg)
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  rabbitmq.Config
+		want string
+	}{
+		"bad URL":                 {rabbitmq.Config{URL: "amqp://u:SECRET@:1"}, "no host"},
+		"Redis":                   {rabbitmq.Config{URL: "redis://u:SECRET@h"}, "not read by the RabbitMQ driver"},
+		"no CA file":              {rabbitmq.Config{URL: "amqps://u:SECRET@h", CAFile: "/nowhere"}, "/nowhere"},
+		"key without certificate": {rabbitmq.Config{URL: "amqps://u:SECRET@h", KeyFile: "/nowhere"}, "client certificate"},
+		"bad management URL":      {rabbitmq.Config{URL: "amqps://u:SECRET@h", ManagementURL: "http://SECRET:%zz"}, "management API"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := rabbitmq.New(c.cfg)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "SECRET") {
+				t.Errorf("New = %v, want an error with %q and no credential", err, c.want)
+			}
+		})
+	}
+}
