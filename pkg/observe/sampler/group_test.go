@@ -23,6 +23,7 @@ type scripted struct {
 	mu     sync.Mutex
 	turns  []time.Time
 	answer func(ctx context.Context) error
+	lacks  error
 	closed bool
 }
 
@@ -30,14 +31,14 @@ func (s *scripted) Sample(ctx context.Context) (*queue.Sample, error) {
 	s.mu.Lock()
 	now := time.Now()
 	s.turns = append(s.turns, now)
-	answer := s.answer
+	answer, lacks := s.answer, s.lacks
 	s.mu.Unlock()
 	if answer != nil {
 		if err := answer(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return &queue.Sample{At: now, Queues: map[string]queue.Depth{"default": {Backlog: queue.Known(1, now)}}}, nil
+	return &queue.Sample{At: now, Degraded: lacks, Queues: map[string]queue.Depth{"default": {Backlog: queue.Known(1, now)}}}, nil
 }
 
 func (s *scripted) Close() error { s.closed = true; return nil }
@@ -46,6 +47,13 @@ func (s *scripted) set(answer func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
+}
+
+// lack makes the samples lack a part.
+func (s *scripted) lack(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lacks = err
 }
 
 func (s *scripted) count() int {
@@ -151,6 +159,27 @@ func TestAFailureIsToldOnceAndItsEndToo(t *testing.T) {
 		}
 		if !strings.Contains(b.log.String(), "answering again") {
 			t.Errorf("the return was not logged:\n%s", b.log)
+		}
+	})
+}
+
+func TestAPartThatIsMissingIsToldOnceAndItsEndToo(t *testing.T) {
+	broker := &scripted{}
+	run(t, []sampler.Spec{spec("1", broker)}, func(t *testing.T, _ context.Context, b *bench) {
+		broker.lack(errors.New("no right"))
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if err := b.store.All()[0].Degraded(); err == nil || b.store.All()[0].Failure != nil {
+			t.Errorf("degraded = %v and failure = %v, want the first alone", err, b.store.All()[0].Failure)
+		}
+		if n := strings.Count(b.log.String(), "no right"); n != 1 {
+			t.Errorf("the missing part was logged %d times, want once:\n%s", n, b.log)
+		}
+		broker.lack(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if !strings.Contains(b.log.String(), "can be read again") {
+			t.Errorf("the end was not logged:\n%s", b.log)
 		}
 	})
 }

@@ -64,6 +64,7 @@ type loop struct {
 
 	lastTurn atomic.Int64 // Unix nanoseconds of the last turn's start
 	failing  bool         // whether the last turn failed
+	degraded bool         // whether the last sample lacked a part
 	pause    time.Duration
 }
 
@@ -118,7 +119,20 @@ func (l *loop) turn(ctx context.Context, broker Broker, started time.Time) {
 		l.log.Info("Broker is answering again")
 	}
 	l.failing = false
+	l.reportDegraded(sample.Degraded)
 	l.pause = jittered(l.spec.Interval)
+}
+
+// reportDegraded logs when a part of the broker can no longer be read, and when
+// it can again.
+func (l *loop) reportDegraded(err error) {
+	switch {
+	case err != nil && !l.degraded:
+		l.log.Warn("Part of the broker could not be read; the counts that depend on it are unknown", "error", err)
+	case err == nil && l.degraded:
+		l.log.Info("The whole broker can be read again")
+	}
+	l.degraded = err != nil
 }
 
 // fail reports a failure. It is logged when it begins, not at each turn: the

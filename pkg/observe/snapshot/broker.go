@@ -51,6 +51,48 @@ func (b *Broker) Unattributed() int64 {
 	return b.sample.Unattributed
 }
 
+// Delayed is how many messages the broker itself held back until their time at
+// the latest good sample, unknown if that is not told or too old at now.
+func (b *Broker) Delayed(now time.Time) queue.Count {
+	if b.sample == nil || b.sample.Delayed == nil {
+		return queue.Unknown(fmt.Errorf("broker %s does not tell of delayed messages", b.Ref))
+	}
+	if age := now.Sub(b.sample.Delayed.At); age > b.MaxAge {
+		return queue.Unknown(b.stale(age))
+	}
+	return *b.sample.Delayed
+}
+
+// Degraded says what of the broker the latest good sample could not read, nil if
+// it was read as a whole.
+func (b *Broker) Degraded() error {
+	if b.sample == nil {
+		return nil
+	}
+	return b.sample.Degraded
+}
+
+// OldestCounts returns since when the oldest backlog and the oldest in-flight
+// count of the latest good sample hold; the zero time for a kind of count of
+// which none is known.
+func (b *Broker) OldestCounts() (backlog, inFlight time.Time) {
+	if b.sample == nil {
+		return backlog, inFlight
+	}
+	for _, depth := range b.sample.Queues {
+		backlog, inFlight = older(backlog, depth.Backlog), older(inFlight, depth.InFlight)
+	}
+	return backlog, inFlight
+}
+
+// older is the earlier of a time, which may not be set, and that of a count.
+func older(at time.Time, c queue.Count) time.Time {
+	if c.Err == nil && (at.IsZero() || c.At.Before(at)) {
+		return c.At
+	}
+	return at
+}
+
 // Incomplete returns nil if the list of queues is all that there is, so that a
 // label missing from it is a wrong name and not one that is yet to be found;
 // else it says why not.

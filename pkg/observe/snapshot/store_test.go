@@ -225,3 +225,39 @@ func TestTheListOfQueuesIsIncompleteUntilDiscoveryEnds(t *testing.T) {
 		t.Errorf("after discovery: %v", err)
 	}
 }
+
+func TestDelayedMessagesAgeLikeCounts(t *testing.T) {
+	store := declared(nil)
+	if c := broker(t, store).Delayed(t0); c.Err == nil {
+		t.Error("before the first sample they are known")
+	}
+	delayed := queue.Known(7, t0)
+	store.Put(ref, &queue.Sample{At: t0, Delayed: &delayed})
+	if c := broker(t, store).Delayed(t0.Add(10 * time.Second)); c.Err != nil || c.N != 7 {
+		t.Errorf("%+v, want 7", c)
+	}
+	if c := broker(t, store).Delayed(t0.Add(11 * time.Second)); c.Err == nil || !strings.Contains(c.Err.Error(), "over the maximum age of 10s") {
+		t.Errorf("past the maximum age: %+v, want an error that says so", c)
+	}
+	store.Put(ref, &queue.Sample{At: t0})
+	if c := broker(t, store).Delayed(t0); c.Err == nil {
+		t.Error("of a broker that does not tell they are known")
+	}
+}
+
+func TestOldestCounts(t *testing.T) {
+	store := declared(nil)
+	if backlog, inFlight := broker(t, store).OldestCounts(); !backlog.IsZero() || !inFlight.IsZero() {
+		t.Errorf("before the first sample: %s and %s", backlog, inFlight)
+	}
+	old := t0.Add(-5 * time.Second)
+	unknown := queue.Unknown(errors.New("no right"))
+	store.Put(ref, sample(t0, map[string]queue.Depth{
+		"a": {Backlog: queue.Known(1, t0), InFlight: queue.Known(1, old)},
+		"b": {Backlog: queue.Known(1, t0), InFlight: queue.Known(1, t0)},
+		"c": {Backlog: unknown, InFlight: unknown},
+	}))
+	if backlog, inFlight := broker(t, store).OldestCounts(); !backlog.Equal(t0) || !inFlight.Equal(old) {
+		t.Errorf("%s and %s, want %s and %s", backlog, inFlight, t0, old)
+	}
+}

@@ -25,6 +25,9 @@ type Exporter struct {
 	age          *prometheus.Desc
 	known        *prometheus.Desc
 	unattributed *prometheus.Desc
+	countAge     *prometheus.Desc
+	delayed      *prometheus.Desc
+	degraded     *prometheus.Desc
 
 	duration *prometheus.HistogramVec
 	samples  *prometheus.CounterVec
@@ -51,6 +54,12 @@ func New(reader Reader, now func() time.Time) *Exporter {
 		known:  desc("celery_hpa_broker_queues", "Queues that are known of the broker."),
 		unattributed: desc("celery_hpa_broker_unattributed_messages",
 			"Messages that workers hold and that could not be assigned to any queue."),
+		countAge: desc("celery_hpa_count_age_seconds",
+			"Age of the broker's oldest known count of a kind (backlog or in_flight), at the most; absent while none is known.", "count"),
+		delayed: desc("celery_hpa_broker_delayed_messages",
+			"Messages that the broker itself holds back until their time (Celery's native delayed delivery); they are no backlog."),
+		degraded: desc("celery_hpa_broker_degraded",
+			"Whether the latest good sample lacks a part of the broker (1), RabbitMQ's management API for example, or not (0)."),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "celery_hpa_sample_duration_seconds",
 			Help:    "How long one sample of a broker took, failed ones included.",
@@ -78,7 +87,7 @@ func (e *Exporter) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range e.queues {
 		descs <- d
 	}
-	for _, d := range []*prometheus.Desc{e.up, e.age, e.known, e.unattributed} {
+	for _, d := range []*prometheus.Desc{e.up, e.age, e.known, e.unattributed, e.countAge, e.delayed, e.degraded} {
 		descs <- d
 	}
 	e.duration.Describe(descs)
@@ -97,19 +106,39 @@ func (e *Exporter) Collect(metrics chan<- prometheus.Metric) {
 }
 
 func (e *Exporter) collectBroker(metrics chan<- prometheus.Metric, b *snapshot.Broker, now time.Time) {
-	gauge := func(desc *prometheus.Desc, value float64) {
-		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, b.Ref.Namespace, b.Ref.Name)
+	gauge := func(desc *prometheus.Desc, n float64) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, n, b.Ref.Namespace, b.Ref.Name)
 	}
-	up := 0.0
-	if b.Sampled() && b.Failure == nil {
-		up = 1
-	}
-	gauge(e.up, up)
+	gauge(e.up, value(b.Sampled() && b.Failure == nil))
 	if b.Sampled() {
 		gauge(e.age, now.Sub(b.SampledAt()).Seconds())
 		gauge(e.known, float64(len(b.Labels())))
 		gauge(e.unattributed, float64(b.Unattributed()))
+		gauge(e.degraded, value(b.Degraded() != nil))
+		e.collectAges(metrics, b, now)
 	}
+	if delayed := b.Delayed(now); delayed.Err == nil {
+		gauge(e.delayed, float64(delayed.N))
+	}
+}
+
+// collectAges gives the age of each kind of count.
+func (e *Exporter) collectAges(metrics chan<- prometheus.Metric, b *snapshot.Broker, now time.Time) {
+	backlog, inFlight := b.OldestCounts()
+	for count, at := range map[string]time.Time{"backlog": backlog, "in_flight": inFlight} {
+		if !at.IsZero() {
+			metrics <- prometheus.MustNewConstMetric(e.countAge, prometheus.GaugeValue, now.Sub(at).Seconds(),
+				b.Ref.Namespace, b.Ref.Name, count)
+		}
+	}
+}
+
+// value is 1 for true.
+func value(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 func (e *Exporter) collectQueues(metrics chan<- prometheus.Metric, b *snapshot.Broker, now time.Time) {

@@ -26,8 +26,9 @@ func world() *snapshot.Store {
 	store.Declare(snapshot.Declaration{Ref: good, MaxAge: 10 * time.Second})
 	store.Declare(snapshot.Declaration{Ref: bad, MaxAge: 10 * time.Second})
 	store.Fail(bad, errors.New("connection refused"), t0)
-	store.Put(good, &queue.Sample{At: t0, Unattributed: 1, Queues: map[string]queue.Depth{
-		"default": {Backlog: known(5), InFlight: known(3), Scheduled: known(1)},
+	delayed := known(4)
+	store.Put(good, &queue.Sample{At: t0, Unattributed: 1, Delayed: &delayed, Degraded: errors.New("no right"), Queues: map[string]queue.Depth{
+		"default": {Backlog: known(5), InFlight: queue.Known(3, t0.Add(-5*time.Second)), Scheduled: known(1)},
 		"half":    {Backlog: known(2), InFlight: queue.Unknown(errors.New("no right")), Scheduled: queue.Unknown(errors.New("no right"))},
 	}})
 	return store
@@ -38,6 +39,12 @@ func TestUnknownHasNoSeries(t *testing.T) {
 	exporter.Sampled(good, time.Millisecond, nil)
 	exporter.Sampled(bad, time.Millisecond, errors.New("connection refused"))
 	const want = `
+# HELP celery_hpa_broker_degraded Whether the latest good sample lacks a part of the broker (1), RabbitMQ's management API for example, or not (0).
+# TYPE celery_hpa_broker_degraded gauge
+celery_hpa_broker_degraded{broker="good",namespace="airflow"} 1
+# HELP celery_hpa_broker_delayed_messages Messages that the broker itself holds back until their time (Celery's native delayed delivery); they are no backlog.
+# TYPE celery_hpa_broker_delayed_messages gauge
+celery_hpa_broker_delayed_messages{broker="good",namespace="airflow"} 4
 # HELP celery_hpa_broker_queues Queues that are known of the broker.
 # TYPE celery_hpa_broker_queues gauge
 celery_hpa_broker_queues{broker="good",namespace="airflow"} 2
@@ -48,6 +55,10 @@ celery_hpa_broker_unattributed_messages{broker="good",namespace="airflow"} 1
 # TYPE celery_hpa_broker_up gauge
 celery_hpa_broker_up{broker="bad",namespace="airflow"} 0
 celery_hpa_broker_up{broker="good",namespace="airflow"} 1
+# HELP celery_hpa_count_age_seconds Age of the broker's oldest known count of a kind (backlog or in_flight), at the most; absent while none is known.
+# TYPE celery_hpa_count_age_seconds gauge
+celery_hpa_count_age_seconds{broker="good",count="backlog",namespace="airflow"} 2
+celery_hpa_count_age_seconds{broker="good",count="in_flight",namespace="airflow"} 7
 # HELP celery_hpa_sample_age_seconds Age of the broker's latest good sample; absent before the first.
 # TYPE celery_hpa_sample_age_seconds gauge
 celery_hpa_sample_age_seconds{broker="good",namespace="airflow"} 2
@@ -72,6 +83,7 @@ celery_queue_tasks{broker="good",namespace="airflow",queue="default"} 7
 	names := []string{
 		"celery_hpa_broker_queues", "celery_hpa_broker_unattributed_messages", "celery_hpa_broker_up",
 		"celery_hpa_sample_age_seconds", "celery_hpa_samples_total",
+		"celery_hpa_broker_degraded", "celery_hpa_broker_delayed_messages", "celery_hpa_count_age_seconds",
 		"celery_queue_backlog", "celery_queue_in_flight", "celery_queue_scheduled", "celery_queue_tasks",
 	}
 	if err := testutil.CollectAndCompare(exporter, strings.NewReader(want), names...); err != nil {
@@ -81,7 +93,7 @@ celery_queue_tasks{broker="good",namespace="airflow",queue="default"} 7
 
 func TestStaleCountsHaveNoSeries(t *testing.T) {
 	exporter := promexport.New(world(), func() time.Time { return t0.Add(11 * time.Second) })
-	if n := testutil.CollectAndCount(exporter, "celery_queue_backlog", "celery_queue_tasks"); n != 0 {
+	if n := testutil.CollectAndCount(exporter, "celery_queue_backlog", "celery_queue_tasks", "celery_hpa_broker_delayed_messages"); n != 0 {
 		t.Errorf("%d series of counts that are over the maximum age, want none", n)
 	}
 }
