@@ -57,6 +57,7 @@ func TestFaults(t *testing.T) {
 		"only queues that workers share are found":            sharedQueues,
 		"delayed messages are counted apart":                  delayed,
 		"names that need encoding":                            encodedNames,
+		"counts say since when they hold":                     ages,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := startCelery(t, server, nil)
@@ -447,5 +448,33 @@ func encodedNames(t *testing.T, b *celeryBroker) {
 		brokertest.Expect(t, &v, v.NewDriver(t, brokertest.RightPassword, "%2F"), want)
 		v.DeleteVhost(t, vhost)
 		_ = v.link.Close()
+	}
+}
+
+// The numbers of a quorum queue may be as old as it tells them seldom.
+func ages(t *testing.T, b *celeryBroker) {
+	b.arguments = amqp.Table{"x-queue-type": "quorum"}
+	b.Publish(t, "quorum", brokertest.Message{})
+	d := b.NewDriver(t, brokertest.RightPassword)
+	brokertest.Expect(t, b, d, map[string]brokertest.Counts{"quorum": {Backlog: 1}})
+	s, err := d.Sample(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tells = 5 * time.Second
+	classic, quorum := s.Queues["celery"], s.Queues["quorum"]
+	for name, c := range map[string]queue.Count{"backlog, classic": classic.Backlog, "backlog, quorum": quorum.Backlog} {
+		if !c.At.Equal(s.At) {
+			t.Errorf("%s: of %s, want of the sample's own time %s", name, c.At, s.At)
+		}
+	}
+	if at := classic.InFlight.At; at.After(s.At) || s.At.Sub(at) > brokertest.Timeout {
+		t.Errorf("in flight, classic: of %s, want of just before %s", at, s.At)
+	}
+	if at := quorum.InFlight.At; s.At.Sub(at) < tells || s.At.Sub(at) > tells+brokertest.Timeout {
+		t.Errorf("in flight, quorum: of %s, want of 5 s before %s", at, s.At)
+	}
+	if tasks := quorum.Tasks(); !tasks.At.Equal(quorum.InFlight.At) {
+		t.Errorf("tasks, quorum: of %s, want as old as what is in flight", tasks.At)
 	}
 }

@@ -105,7 +105,7 @@ func decodeList(d *json.Decoder, queues map[string]Queue) error {
 		if err != nil && !errors.As(err, &mistyped) {
 			return err
 		}
-		if row.Name == nil {
+		if row.Name == nil || *row.Name == "" {
 			continue
 		}
 		q := Queue{Type: row.Type, State: row.State, Exclusive: row.Exclusive, Ready: row.Ready, Unacked: row.Unacked}
