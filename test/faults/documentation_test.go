@@ -59,3 +59,20 @@ func documentedUsers(t *testing.T, password string) [][]string {
 	}
 	return users
 }
+
+// documentedCommands returns the arguments of the documented rabbitmqctl lines,
+// with a password, for the virtual host "/".
+func documentedCommands(t *testing.T, password string) [][]string {
+	t.Helper()
+	var commands [][]string
+	for line := range strings.Lines(documentation(t)) {
+		if args, found := strings.CutPrefix(line, "rabbitmqctl "); found {
+			args = strings.NewReplacer("PASSWORD", password, "VHOST", "/", "'", "").Replace(args)
+			commands = append(commands, strings.Fields(args))
+		}
+	}
+	if len(commands) != 3 {
+		t.Fatalf("%d rabbitmqctl lines, want one for the user, its permissions and its tags each", len(commands))
+	}
+	return commands
+}

@@ -154,3 +154,17 @@ func TestRabbitMQWithoutTheQueue(t *testing.T) {
 	r.publish(t, "celery_delayed_3", 4)
 	p.awaitMetric(t, `celery_hpa_broker_delayed_messages{broker="prod",namespace="default"} 4`)
 }
+
+func TestDocumentedUserMayReadRabbitMQ(t *testing.T) {
+	t.Parallel()
+	r := startRabbit(t)
+	r.API(t, http.MethodDelete, "/users/celery-hpa", nil)
+	for _, command := range documentedCommands(t, "hunter2") {
+		r.Control(t, command...)
+	}
+	r.publish(t, "celery", 5)
+	r.take(t, "celery", 2)
+	p := r.run(t, often)
+	p.awaitTasks(t, "celery", "5")
+	p.awaitMetric(t, `celery_hpa_broker_degraded{broker="prod",namespace="default"} 0`)
+}

@@ -3,33 +3,11 @@ package rabbitmq_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
-
-func TestOneNamedConnection(t *testing.T) {
-	b := startCelery(t, servers.StartRabbitMQ(t, servers.RabbitMQOptions{}), nil)
-	b.Declare(t, "celery")
-	d := b.NewDriver(t, brokertest.RightPassword)
-	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		brokertest.Expect(t, b, d, map[string]brokertest.Counts{"celery": {}})
-		var ours []connection
-		for _, c := range b.connections(t) {
-			if c.User == driverUser {
-				ours = append(ours, c)
-			}
-		}
-		if len(ours) == 1 && ours[0].Properties.Name == "celery-hpa" && ours[0].Timeout == 10 {
-			return // what is shown of connections comes some seconds late
-		}
-		if time.Now().After(deadline) || len(ours) > 1 {
-			t.Fatalf("the driver has the connections %+v, want one named celery-hpa with a heartbeat of 10 s", ours)
-		}
-	}
-}
 
 // TestTLS runs on a server that speaks TLS alone, wants certificates of its
 // clients, and has its management API under a path.

@@ -127,7 +127,10 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 	if err := d.ask(ctx, &r, d.known.toAsk(list, begun)); err != nil {
 		return nil, err
 	}
-	return &queue.Sample{At: r.at, Queues: r.depths(d.known.names), Delayed: r.delayed(), Degraded: l.failure}, nil
+	return &queue.Sample{
+		At: r.at, Queues: r.depths(d.known.names), Delayed: r.delayed(), Degraded: l.failure,
+		DiscoveryPending: d.known.discovers && list == nil,
+	}, nil
 }
 
 // ask fills in the server's answers.

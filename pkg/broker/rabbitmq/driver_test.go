@@ -13,10 +13,9 @@ import (
 func TestContract(t *testing.T) {
 	server := servers.StartRabbitMQ(t, servers.RabbitMQOptions{QuorumTick: tick})
 	for kind, arguments := range map[string]amqp.Table{
-		"classic":  nil,
-		"priority": {"x-max-priority": 10},
-		"lazy":     {"x-queue-mode": "lazy"},
-		"quorum":   {"x-queue-type": "quorum"},
+		"classic":        nil,
+		"priority, lazy": {"x-max-priority": 10, "x-queue-mode": "lazy"},
+		"quorum":         {"x-queue-type": "quorum"},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			brokertest.Run(t, func(t testing.TB) brokertest.Broker { return startCelery(t, server, arguments) })

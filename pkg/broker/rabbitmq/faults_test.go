@@ -58,6 +58,7 @@ func TestFaults(t *testing.T) {
 		"delayed messages are counted apart":                  delayed,
 		"names that need encoding":                            encodedNames,
 		"counts say since when they hold":                     ages,
+		"there is one connection, with a name":                oneConnection,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := startCelery(t, server, nil)
@@ -477,4 +478,20 @@ func ages(t *testing.T, b *celeryBroker) {
 	if tasks := quorum.Tasks(); !tasks.At.Equal(quorum.InFlight.At) {
 		t.Errorf("tasks, quorum: of %s, want as old as what is in flight", tasks.At)
 	}
+}
+
+func oneConnection(t *testing.T, b *celeryBroker) {
+	d := b.NewDriver(t, brokertest.RightPassword)
+	await(t, d, "the connection to be shown, some seconds late", func(*queue.Sample, error) bool {
+		var ours []connection
+		for _, c := range b.connections(t) {
+			if c.User == driverUser {
+				ours = append(ours, c)
+			}
+		}
+		if len(ours) > 1 {
+			t.Fatalf("the driver has the connections %+v, want one", ours)
+		}
+		return len(ours) == 1 && ours[0].Properties.Name == "celery-hpa" && ours[0].Timeout == 10 // the heartbeat
+	})
 }

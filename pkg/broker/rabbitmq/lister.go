@@ -58,7 +58,8 @@ func newLister(s management.Settings) *lister {
 }
 
 // refresh makes a new list, for a broker whose cluster has this name, and waits
-// for it as long as patience allows. While one is under way it waits for that.
+// for it as long as patience allows: for the first for half of what ctx allows.
+// While one is under way it waits for that.
 func (l *lister) refresh(ctx context.Context, cluster string) {
 	if l.stop == nil && !time.Now().Before(l.next) {
 		l.begin(ctx, cluster)
@@ -66,7 +67,11 @@ func (l *lister) refresh(ctx context.Context, cluster string) {
 	if l.stop == nil {
 		return
 	}
-	timer := time.NewTimer(patience)
+	wait := patience
+	if deadline, ok := ctx.Deadline(); ok && l.latest == nil && l.failure == nil {
+		wait = max(wait, time.Until(deadline)/2)
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case o := <-l.done:
