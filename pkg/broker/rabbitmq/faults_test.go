@@ -203,8 +203,8 @@ func pluginOff(t *testing.T, b *celeryBroker) {
 func otherAnswers(t *testing.T, b *celeryBroker) {
 	many := "[" + strings.Repeat(`{"name":"`+strings.Repeat("q", 200)+`"},`, 50_000) + `{"name":"celery","messages_ready":2,"messages_unacknowledged":1,"type":"classic"}]`
 	endless := `[{"name":"` + strings.Repeat("q", 33<<20) + `"}]`
-	for name, answer := range map[string]struct {
-		spoil func(*http.Response) error
+	for name, c := range map[string]struct {
+		spoil func(answer) error
 		want  string
 	}{
 		"a log-in page":          {replaced(200, "text/html; charset=utf-8", "<html>"), `answers with "text/html" instead of JSON`},
@@ -221,7 +221,7 @@ func otherAnswers(t *testing.T, b *celeryBroker) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startSpoiler(t, b.ManagementURL())
-			s.set(answer.spoil)
+			s.set(c.spoil)
 			b.cfg.ManagementURL = s.URL
 			d := b.NewDriver(t, brokertest.RightPassword, "celery")
 			await(t, d, "the answer", func(sample *queue.Sample, err error) bool {
@@ -230,8 +230,8 @@ func otherAnswers(t *testing.T, b *celeryBroker) {
 				}
 				_, open := sample.Queues["celery"]
 				waiting := sample.Queues["celery"].InFlight.Err != nil && strings.Contains(sample.Queues["celery"].InFlight.Err.Error(), "has not answered yet")
-				if open && !waiting && answer.want != "" {
-					checkPart(t, sample, answer.want, s.URL)
+				if open && !waiting && c.want != "" {
+					checkPart(t, sample, c.want, s.URL)
 				}
 				return open && !waiting
 			})
@@ -299,7 +299,7 @@ func leftBetween(t *testing.T, b *celeryBroker) {
 	d := b.NewDriver(t, brokertest.RightPassword, "celery")
 	brokertest.Expect(t, b, d, usual())
 	took := false
-	s.set(func(*http.Response) error {
+	s.set(func(answer) error {
 		if !took {
 			took = true
 			b.Take(t, "celery", 2)

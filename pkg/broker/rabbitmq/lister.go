@@ -124,7 +124,7 @@ func (l *lister) end(o outcome) {
 	l.stop()
 	l.stop = nil
 	l.failure, l.verified = o.err, o.err == nil
-	var refused *management.Refused
+	var refused *management.RefusedError
 	switch {
 	case o.err == nil:
 		l.latest = o.listing

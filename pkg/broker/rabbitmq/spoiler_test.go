@@ -18,12 +18,15 @@ import (
 // of queues, for what a real one cannot be made to answer.
 type spoiler struct {
 	*httptest.Server
-	spoil atomic.Pointer[func(*http.Response) error]
+	spoil atomic.Pointer[func(answer) error]
 	lists atomic.Int64
 }
 
-// spoil begins to spoil answers; nil ends it.
-func (s *spoiler) set(spoil func(*http.Response) error) { s.spoil.Store(&spoil) }
+// answer is one of the management API's. The proxy closes its body.
+type answer struct{ *http.Response }
+
+// set begins to spoil answers; nil ends it.
+func (s *spoiler) set(spoil func(answer) error) { s.spoil.Store(&spoil) }
 
 func startSpoiler(t *testing.T, managementURL string) *spoiler {
 	t.Helper()
@@ -45,7 +48,7 @@ func startSpoiler(t *testing.T, managementURL string) *spoiler {
 			}
 			s.lists.Add(1)
 			if spoil := *s.spoil.Load(); spoil != nil {
-				return spoil(r)
+				return spoil(answer{r})
 			}
 			return nil
 		},
@@ -55,8 +58,8 @@ func startSpoiler(t *testing.T, managementURL string) *spoiler {
 }
 
 // replaced makes an answer be another.
-func replaced(code int, kind, body string) func(*http.Response) error {
-	return func(r *http.Response) error {
+func replaced(code int, kind, body string) func(answer) error {
+	return func(r answer) error {
 		r.StatusCode = code
 		r.Header.Set("Content-Type", kind)
 		r.Header.Set("Location", "https://login.example/")
@@ -65,8 +68,8 @@ func replaced(code int, kind, body string) func(*http.Response) error {
 }
 
 // edited makes words of an answer be others.
-func edited(before, after string) func(*http.Response) error {
-	return func(r *http.Response) error {
+func edited(before, after string) func(answer) error {
+	return func(r answer) error {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return err
@@ -76,7 +79,7 @@ func edited(before, after string) func(*http.Response) error {
 }
 
 // cut promises the whole answer and sends its first half.
-func cut(r *http.Response) error {
+func cut(r answer) error {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return err
@@ -86,8 +89,8 @@ func cut(r *http.Response) error {
 }
 
 // held keeps an answer back until the test lets it go.
-func held(until context.Context) func(*http.Response) error {
-	return func(r *http.Response) error {
+func held(until context.Context) func(answer) error {
+	return func(r answer) error {
 		select {
 		case <-until.Done():
 		case <-r.Request.Context().Done():
@@ -96,7 +99,7 @@ func held(until context.Context) func(*http.Response) error {
 	}
 }
 
-func setBody(r *http.Response, body []byte) error {
+func setBody(r answer, body []byte) error {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	r.Header.Set("Content-Length", strconv.Itoa(len(body)))

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -71,7 +72,7 @@ func (c *Client) ClusterName(ctx context.Context) (string, error) {
 }
 
 // Queues lists the queues of interest, and maybe others. It blocks until all
-// pages are read or ctx is done. See Refused for an error that says no.
+// pages are read or ctx is done. See RefusedError for an error that says no.
 func (c *Client) Queues(ctx context.Context) (map[string]Queue, error) {
 	queues := map[string]Queue{}
 	for page := 1; ; page++ {
@@ -98,9 +99,7 @@ func (c *Client) query(page int) url.Values {
 		"disable_stats": {"true"}, "enable_queue_totals": {"true"},
 		"columns": {"name,type,state,exclusive,messages_ready,messages_unacknowledged"},
 	}
-	for key, values := range c.filter {
-		query[key] = values
-	}
+	maps.Copy(query, c.filter)
 	if c.filter != nil {
 		query.Set("page", fmt.Sprint(page))
 	}
@@ -115,7 +114,7 @@ func (c *Client) get(ctx context.Context, path string, query url.Values) (io.Rea
 	}
 	request.SetBasicAuth(c.settings.Username, c.settings.Password)
 	request.Header.Set("Accept", "application/json")
-	response, err := c.http.Do(request)
+	response, err := c.http.Do(request) //nolint:bodyclose // it is closed with the body that is returned
 	if err != nil {
 		return nil, c.explain(err)
 	}

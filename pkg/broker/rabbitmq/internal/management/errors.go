@@ -11,16 +11,16 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
 )
 
-// Refused is an answer that says no, and will say no again until somebody gives
+// RefusedError is an answer that says no, and will say no again until somebody gives
 // a right.
-type Refused struct {
+type RefusedError struct {
 	// Code is that of HTTP.
 	Code int
 	text string
 }
 
 // Error says what was refused, by whom, and which right is missing.
-func (r *Refused) Error() string { return r.text }
+func (r *RefusedError) Error() string { return r.text }
 
 // refused is the error of an answer with the code of a failure. What the API says
 // as its reason is in rabbit_mgmt_util.erl, is_authorized.
@@ -32,9 +32,9 @@ func (c *Client) refused(code int, status, reason string) error {
 	text := fmt.Sprintf("the management API at %s answers %s", c.Address(), says)
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &Refused{code, text + ": " + c.missingRight(reason)}
+		return &RefusedError{code, text + ": " + c.missingRight(reason)}
 	case http.StatusNotFound:
-		return &Refused{code, text + fmt.Sprintf(": it has no virtual host %q, or this is not its URL (rabbitmq.managementURL)", c.settings.VirtualHost)}
+		return &RefusedError{code, text + fmt.Sprintf(": it has no virtual host %q, or this is not its URL (rabbitmq.managementURL)", c.settings.VirtualHost)}
 	}
 	return errors.New(text)
 }
@@ -52,9 +52,8 @@ func (c *Client) missingRight(reason string) string {
 
 // explain says what failed, where, why, and what to do about it.
 func (c *Client) explain(err error) error {
-	var asked *url.Error // it names the whole URL and the method
-	if errors.As(err, &asked) {
-		err = asked.Err
+	if asked, ok := errors.AsType[*url.Error](err); ok {
+		err = asked.Err // it names the whole URL and the method
 	}
 	hint := hint(err)
 	if hint != "" {
