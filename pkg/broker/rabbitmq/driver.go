@@ -115,8 +115,9 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 		return nil, err
 	}
 	l := d.listers[d.current]
-	l.refresh(ctx, d.connection.ClusterName())
-	list, unlisted := l.current(time.Now(), d.cfg.MaxAge)
+	cluster := d.connection.ClusterName()
+	l.refresh(ctx, cluster)
+	list, unlisted := l.current(cluster, time.Now(), d.cfg.MaxAge)
 	if err := d.known.learn(list); err != nil {
 		return nil, err
 	}
@@ -160,6 +161,6 @@ func (d *Driver) connect(ctx context.Context) error {
 		return err
 	}
 	d.connection = connection
-	l.verified, l.doubtsCluster = false, false
+	l.doubtsCluster = false
 	return nil
 }

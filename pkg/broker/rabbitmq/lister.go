@@ -24,8 +24,10 @@ const (
 // listing is what the management API said.
 type listing struct {
 	// at is when it was asked.
-	at     time.Time
-	queues map[string]management.Queue
+	at time.Time
+	// cluster is the one whose queues these are.
+	cluster string
+	queues  map[string]management.Queue
 }
 
 // lister keeps the latest list of the management API. Lists are made one at a
@@ -38,8 +40,6 @@ type lister struct {
 	latest *listing // nil before the first, and once refused
 	// failure is why the last attempt failed, nil if it did not.
 	failure error
-	// verified is whether the API is known to be of the broker's cluster.
-	verified bool
 	// doubtsCluster is set when the API turns out to be of another cluster than
 	// the broker, until the broker is asked again which it is.
 	doubtsCluster bool
@@ -84,20 +84,24 @@ func (l *lister) refresh(ctx context.Context, cluster string) {
 // begin asks beside the sample that it is for, and longer than that if need be.
 func (l *lister) begin(ctx context.Context, cluster string) {
 	ctx, l.stop = context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
-	verified := l.verified
-	go func() { l.done <- l.list(ctx, cluster, verified) }()
+	// A fault may have been a change of what the API's URL leads to.
+	verified := l.latest != nil && l.latest.cluster == cluster && l.failure == nil
+	go func() {
+		listing, err := l.list(ctx, cluster, verified)
+		l.done <- outcome{listing, err}
+	}()
 }
 
 // list asks the API. It touches nothing of the lister but the client.
-func (l *lister) list(ctx context.Context, cluster string, verified bool) outcome {
+func (l *lister) list(ctx context.Context, cluster string, verified bool) (*listing, error) {
 	if !verified {
 		if err := l.verify(ctx, cluster); err != nil {
-			return outcome{err: err}
+			return nil, err
 		}
 	}
 	at := time.Now()
 	queues, err := l.client.Queues(ctx)
-	return outcome{&listing{at, queues}, err}
+	return &listing{at, cluster, queues}, err
 }
 
 // errOtherCluster says that two URLs lead to two brokers.
@@ -123,7 +127,7 @@ func (l *lister) verify(ctx context.Context, cluster string) error {
 func (l *lister) end(o outcome) {
 	l.stop()
 	l.stop = nil
-	l.failure, l.verified = o.err, o.err == nil
+	l.failure = o.err
 	var refused *management.RefusedError
 	switch {
 	case o.err == nil:
@@ -137,9 +141,10 @@ func (l *lister) end(o outcome) {
 	}
 }
 
-// current is the latest list, or why there is none that is young enough.
-func (l *lister) current(now time.Time, maxAge time.Duration) (*listing, error) {
-	if l.latest != nil && now.Sub(l.latest.at) <= maxAge {
+// current is the latest list of a cluster, or why there is none that is young
+// enough.
+func (l *lister) current(cluster string, now time.Time, maxAge time.Duration) (*listing, error) {
+	if l.latest != nil && l.latest.cluster == cluster && now.Sub(l.latest.at) <= maxAge {
 		return l.latest, nil
 	}
 	if l.failure != nil {
