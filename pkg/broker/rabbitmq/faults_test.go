@@ -222,7 +222,7 @@ func otherAnswers(t *testing.T, b *celeryBroker) {
 		t.Run(name, func(t *testing.T) {
 			s := startSpoiler(t, b.ManagementURL())
 			s.set(c.spoil)
-			b.cfg.ManagementURL = s.URL
+			b.cfg.ManagementURL, b.cfg.Timeout = s.URL, patience
 			d := b.NewDriver(t, brokertest.RightPassword, "celery")
 			await(t, d, "the answer", func(sample *queue.Sample, err error) bool {
 				if err != nil {

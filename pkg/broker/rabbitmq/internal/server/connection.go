@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -31,7 +30,7 @@ var ErrMissing = errors.New("the broker has no such queue")
 // Connection is one connection to a server. It is not safe for concurrent use.
 type Connection struct {
 	link     *amqp.Connection
-	socket   net.Conn
+	socket   *witness
 	channels [maxChannels]*amqp.Channel
 }
 
@@ -93,11 +92,10 @@ func (c *Connection) Ready(ctx context.Context, names []string) ([]Answer, error
 			}
 		})
 	}
-	err := askers.Wait()
-	if ctx.Err() != nil { // whatever else it says: that the socket is closed
-		err = ctx.Err()
+	if err := askers.Wait(); err != nil || ctx.Err() != nil {
+		return nil, c.socket.cause(ctx, err)
 	}
-	return answers, err
+	return answers, nil
 }
 
 // ask asks about one queue over channel number i, by a passive declaration: it

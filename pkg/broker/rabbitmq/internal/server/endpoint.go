@@ -65,10 +65,11 @@ func New(u celery.BrokerURL, files transport.Files, login string) ([]Endpoint, e
 
 // Dial connects and logs in. It blocks until that is done, or ctx is.
 func (e Endpoint) Dial(ctx context.Context) (*Connection, error) {
-	socket, err := e.dial(ctx)
+	plain, err := e.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
+	socket := &witness{Conn: plain}
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
 	properties := amqp.NewConnectionProperties()
@@ -76,12 +77,9 @@ func (e Endpoint) Dial(ctx context.Context) (*Connection, error) {
 	link, err := amqp.Open(socket, amqp.Config{
 		SASL: e.sasl(properties), Vhost: e.VirtualHost, Heartbeat: heartbeat, Locale: "en_US", Properties: properties,
 	})
-	if ctx.Err() != nil { // whatever else it says: that the socket is closed
-		err = ctx.Err()
-	}
 	if err != nil {
 		_ = socket.Close()
-		return nil, err
+		return nil, socket.cause(ctx, err)
 	}
 	return &Connection{link: link, socket: socket}, nil
 }
