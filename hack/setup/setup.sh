@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what tests and demo run beside our own code: redis-server from the
-# distribution, and a pinned Celery in a virtual environment of its own. What is
-# there already is left alone, so that a second run takes under a second. With the
-# argument "lint" it installs the linters of shell and YAML instead.
+# Installs what tests and demo run beside our own code: redis-server and
+# rabbitmq-server from the distribution, and a pinned Celery in a virtual
+# environment of its own. What is there already is left alone, so that a second
+# run takes under a second. With the argument "lint" it installs the linters of
+# shell and YAML instead.
 # Without the rights to install it says what to install, and fails.
 set -euo pipefail
 
@@ -13,12 +14,12 @@ requirements=$here/requirements.txt
 oldest_python=3.10 # of the versions that requirements.txt has hashes for
 log=$(mktemp)
 child=
-held_back=
+held_back=()
 
 # The step that runs is a background job, which a shell protects from Ctrl-C.
 clean_up() {
   [[ -z $child ]] || kill "$child" 2>/dev/null || true
-  [[ -z $held_back ]] || systemctl unmask --runtime --quiet "$held_back"
+  let_go
   rm -f "$log"
 }
 trap clean_up EXIT
@@ -75,7 +76,8 @@ explain() {
       "  sudo apt-get install --no-install-recommends $*"
   fi
   fail "this installs on Debian and Ubuntu only. Install these or their equals, then run the same again:" \
-    "  redis-server 6 or newer, Python $oldest_python or newer with its venv module (there: $*)"
+    "  redis-server 6 or newer, rabbitmq-server 3.9 or newer with its management plugin," \
+    "  Python $oldest_python or newer with its venv module (there: $*)"
 }
 
 apt_install() {
@@ -93,19 +95,41 @@ install_packages() {
   fail "apt-get could not install $*: see above, put it right, then run the same again"
 }
 
-# The package starts its service where systemd runs, and from then on at every
-# boot. Nobody asked for a Redis on the default port: hold it back, then leave
-# the service disabled. Without systemd the package starts nothing.
-install_redis() {
+# install_server PACKAGE UNIT... installs what starts its units where systemd
+# runs, and from then on at every boot. Nobody asked for a server on the default
+# port: hold them back, then leave them disabled. Without systemd the package
+# starts nothing.
+install_server() {
+  local package=$1
+  shift
   if [[ ! -d /run/systemd/system ]]; then
-    install_packages redis-server
+    install_packages "$package"
     return
   fi
-  can_install || explain redis-server
-  systemctl mask --runtime --quiet redis-server.service
-  held_back=redis-server.service
-  install_packages redis-server
-  systemctl disable --quiet redis-server.service
+  can_install || explain "$package"
+  held_back=("$@")
+  systemctl mask --runtime --quiet "${held_back[@]}"
+  install_packages "$package"
+  let_go # first: what is masked cannot be disabled
+  systemctl disable --quiet "$@"
+}
+
+let_go() {
+  ((${#held_back[@]} == 0)) || systemctl unmask --runtime --quiet "${held_back[@]}"
+  held_back=()
+}
+
+# The tests run RabbitMQ's own scripts; those that Debian puts in the PATH of
+# root change the user.
+has_rabbitmq() {
+  [[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || command -v rabbitmq-server >/dev/null
+}
+
+# Erlang's port mapper comes along, as a service too, unless it was there.
+install_rabbitmq() {
+  local units=(rabbitmq-server.service)
+  command -v epmd >/dev/null || units+=(epmd.service epmd.socket)
+  install_server rabbitmq-server "${units[@]}"
 }
 
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
@@ -174,7 +198,8 @@ case ${1:-} in
 lint) ensure_linters ;;
 '')
   check_go
-  command -v redis-server >/dev/null || install_redis
+  command -v redis-server >/dev/null || install_server redis-server redis-server.service
+  has_rabbitmq || install_rabbitmq
   ensure_celery
   ;;
 *) fail "unknown argument $1: there is only \"lint\"" ;;

@@ -21,19 +21,23 @@ type CeleryOptions struct {
 	// Conf holds further settings by their lower-case names, for example
 	// broker_transport_options. Values are given to Celery as JSON.
 	Conf map[string]any
-	// Queues are declared with an exchange and a routing key of their own.
-	// Queues that publishers or workers merely name need not stand here.
+	// Queues are declared with an exchange, a routing key and arguments of their
+	// own. Queues that publishers or workers merely name need not stand here.
 	Queues []CeleryQueue
 }
 
-// CeleryQueue is a queue whose exchange or routing key differ from its name.
+// CeleryQueue is a queue whose exchange or routing key differ from its name, or
+// that has arguments.
 type CeleryQueue struct {
 	Name string `json:"name"`
 	// Exchange may be empty: Celery's default exchange.
 	Exchange string `json:"exchange"`
 	// ExchangeType is direct, topic or fanout.
 	ExchangeType string `json:"exchange_type"`
-	RoutingKey   string `json:"routing_key"`
+	// RoutingKey may be empty: the queue's name.
+	RoutingKey string `json:"routing_key"`
+	// Arguments are those of RabbitMQ's queues, for example x-max-priority.
+	Arguments map[string]any `json:"arguments"`
 }
 
 // Celery is one Celery application: its workers and its publisher share the

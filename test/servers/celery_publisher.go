@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/celery-hpa/celery-hpa/test/servers/internal/child"
 )
 
 // CeleryTask is an order to send tasks.
@@ -73,7 +75,7 @@ func (c *Celery) startPublisher(t testing.TB) {
 	if err != nil {
 		t.Fatalf("start the Celery publisher: %v", err)
 	}
-	start(t, "Celery publisher", cmd)
+	child.Start(t, "Celery publisher", cmd)
 	c.publisher.orders, c.publisher.answers = orders, bufio.NewReader(answers)
 	t.Cleanup(func() { c.publisher.close() })
 }

@@ -17,15 +17,25 @@ const patience = 60 * time.Second
 
 func TestWorkerFinishesWhatWasPublished(t *testing.T) {
 	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
-	urgent := 0
-	sent := slices.Concat(
-		app.Publish(t, servers.CeleryTask{N: 100}),
-		app.Publish(t, servers.CeleryTask{N: 10, Priority: &urgent, Sleep: time.Millisecond}),
-		app.Publish(t, servers.CeleryTask{N: 10, Countdown: time.Second}),
-	)
+	sent := publishAll(t, app, "")
 	app.StartWorker(t, servers.WorkerOptions{LateAck: true, Prefetch: 1})
-	awaitFinished(t, app, len(sent))
+	awaitAll(t, app, sent)
+}
 
+// publishAll publishes tasks of all kinds.
+func publishAll(t *testing.T, app *servers.Celery, queue string) []string {
+	t.Helper()
+	urgent := 0
+	return slices.Concat(
+		app.Publish(t, servers.CeleryTask{N: 100, Queue: queue}),
+		app.Publish(t, servers.CeleryTask{N: 10, Queue: queue, Priority: &urgent, Sleep: time.Millisecond}),
+		app.Publish(t, servers.CeleryTask{N: 10, Queue: queue, Countdown: time.Second}),
+	)
+}
+
+func awaitAll(t *testing.T, app *servers.Celery, sent []string) {
+	t.Helper()
+	awaitFinished(t, app, len(sent))
 	if diff := cmp.Diff(sent, app.Record(t).Finished, cmpopts.SortSlices(isBefore)); diff != "" {
 		t.Errorf("published (-) and finished (+) tasks differ:\n%s", diff)
 	}

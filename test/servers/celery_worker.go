@@ -10,14 +10,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/celery-hpa/celery-hpa/test/servers/internal/child"
 )
 
 // startTimeout bounds the start of a worker; 2 cores that are busy with other
 // tests take several seconds.
 const startTimeout = 60 * time.Second
-
-// pollInterval is how often a state is looked at that nothing announces.
-const pollInterval = 20 * time.Millisecond
 
 // WorkerOptions say what a worker consumes and how. The zero value is a worker
 // as Celery starts it, with two processes.
@@ -47,7 +46,7 @@ type WorkerOptions struct {
 
 // Worker is a running Celery worker. Its methods are safe for concurrent use.
 type Worker struct {
-	process *process
+	process *child.Process
 }
 
 // StartWorker starts a worker and returns when it consumes. It is killed when
@@ -59,10 +58,10 @@ func (c *Celery) StartWorker(t testing.TB, options WorkerOptions) *Worker {
 	for !slices.Contains(c.Record(t).ready, options.node()) {
 		select {
 		case <-w.Done():
-			t.Fatalf("the Celery worker %s ended instead of starting:\n%s", options.node(), w.process.log())
+			t.Fatalf("the Celery worker %s ended instead of starting:\n%s", options.node(), w.process.Log())
 		case <-deadline:
-			t.Fatalf("the Celery worker %s is not ready after %s:\n%s", options.node(), startTimeout, w.process.log())
-		case <-time.After(pollInterval):
+			t.Fatalf("the Celery worker %s is not ready after %s:\n%s", options.node(), startTimeout, w.process.Log())
+		case <-time.After(child.PollInterval):
 		}
 	}
 	return w
@@ -73,7 +72,7 @@ func (c *Celery) launchWorker(t testing.TB, options WorkerOptions) *Worker {
 	cmd := exec.Command(c.python, options.arguments()...)
 	cmd.Dir = c.folder
 	cmd.Env = append(slices.Concat(c.env, options.Env), options.conf())
-	return &Worker{process: start(t, "Celery worker "+options.node(), cmd)}
+	return &Worker{process: child.Start(t, "Celery worker "+options.node(), cmd)}
 }
 
 func (o WorkerOptions) node() string {
@@ -107,18 +106,18 @@ func (o WorkerOptions) conf() string {
 }
 
 // PID is the process id of the worker's main process.
-func (w *Worker) PID() int { return w.process.cmd.Process.Pid }
+func (w *Worker) PID() int { return w.process.PID() }
 
 // Done is closed when the worker's main process has ended.
-func (w *Worker) Done() <-chan struct{} { return w.process.done }
+func (w *Worker) Done() <-chan struct{} { return w.process.Done() }
 
 // Signal sends a signal to the main process alone, as a kubelet does: SIGTERM
 // begins a warm shutdown, at whose end Done is closed.
 func (w *Worker) Signal(t testing.TB, signal syscall.Signal) {
 	t.Helper()
-	w.process.signal(t, signal)
+	w.process.Signal(t, signal)
 }
 
 // Kill ends the worker by SIGKILL, as the end of a grace period does, and returns
 // when its main process is gone. The pool processes die with it.
-func (w *Worker) Kill() { w.process.kill() }
+func (w *Worker) Kill() { w.process.Kill() }

@@ -5,7 +5,7 @@ Started as a worker ("python -m celery -A celeryapp worker …") or as a publish
 test to test comes in the environment, as JSON in CELERYAPP:
 
   conf     Celery settings by their lower-case names
-  queues   queues to declare: name, exchange, exchange_type, routing_key
+  queues   queues to declare: name, exchange, exchange_type, routing_key, arguments
   record   a file that gets one line for each thing that happened, in order:
            "ready NODE", "started ID", "finished ID"
 
@@ -32,7 +32,8 @@ if options["queues"]:
         Queue(
             q["name"],
             Exchange(q["exchange"], type=q["exchange_type"]) if q["exchange"] else None,
-            routing_key=q["routing_key"],
+            routing_key=q["routing_key"] or q["name"],
+            queue_arguments=q["arguments"],
         )
         for q in options["queues"]
     ]
@@ -124,6 +125,8 @@ ORDERS = {"publish": publish, "purge": purge, "inspect": inspect}
 
 def serve_orders():
     """Answer each line, an order, by a line: what was done, or an error."""
+    # RabbitMQ says when it has a message only if it is asked to.
+    app.conf.broker_transport_options |= {"confirm_publish": True}
     with app.producer_pool.acquire() as producer:
         for line in sys.stdin:
             try:

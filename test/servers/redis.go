@@ -14,6 +14,9 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/celery-hpa/celery-hpa/test/servers/internal/certificates"
+	"github.com/celery-hpa/celery-hpa/test/servers/internal/child"
 )
 
 // redisTimeout bounds the start and the stop of a server.
@@ -42,9 +45,9 @@ type Redis struct {
 	options RedisOptions
 	folder  string
 	port    int
-	process *process
+	process *child.Process
 	// Certificates are set if the server speaks TLS.
-	Certificates *Certificates
+	Certificates *certificates.Files
 	admin        *goredis.Client
 }
 
@@ -59,7 +62,7 @@ func StartRedis(t testing.TB, options RedisOptions) *Redis {
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
 	r := &Redis{options: options, folder: folder}
 	if options.TLS {
-		r.Certificates = NewCertificates(t, folder)
+		r.Certificates = certificates.New(t, folder)
 	}
 	r.admin = goredis.NewClient(&goredis.Options{
 		Network: "unix", Addr: r.SocketPath(), Password: options.Password, MaxRetries: -1, DisableIdentity: true,
@@ -75,15 +78,15 @@ func (r *Redis) launch(t testing.TB) {
 	t.Helper()
 	for range 5 {
 		if r.port == 0 {
-			r.port = freePort(t)
+			r.port = child.FreePort(t)
 		}
-		r.process = start(t, "redis-server", exec.Command(redisProgram(t), r.writeConfig(t)))
+		r.process = child.Start(t, "redis-server", exec.Command(redisProgram(t), r.writeConfig(t)))
 		if r.awaitAnswer(t) {
 			return
 		}
 		r.port = 0
 	}
-	t.Fatalf("redis-server does not start; its log:\n%s", r.process.log())
+	t.Fatalf("redis-server does not start; its log:\n%s", r.process.Log())
 }
 
 // redisProgram is the path of redis-server.
@@ -105,12 +108,12 @@ func (r *Redis) awaitAnswer(t testing.TB) bool {
 			return true
 		}
 		select {
-		case <-r.process.done:
+		case <-r.process.Done():
 			return false
-		case <-time.After(pollInterval):
+		case <-time.After(child.PollInterval):
 		}
 	}
-	t.Fatalf("redis-server does not answer within %s; its log:\n%s", redisTimeout, r.process.log())
+	t.Fatalf("redis-server does not answer within %s; its log:\n%s", redisTimeout, r.process.Log())
 	return false
 }
 
@@ -133,7 +136,7 @@ func (r *Redis) writeConfig(t testing.TB) string {
 	for _, user := range r.options.Users {
 		lines = append(lines, "user "+user)
 	}
-	return writeLines(t, filepath.Join(r.folder, "redis.conf"), append(lines, r.options.Directives...))
+	return child.WriteLines(t, filepath.Join(r.folder, "redis.conf"), append(lines, r.options.Directives...))
 }
 
 // SocketPath is the server's Unix socket.
@@ -162,10 +165,10 @@ func (r *Redis) Admin() *goredis.Client { return r.admin }
 
 // Pause stops the server's process where it stands: connections stay open and
 // nothing answers.
-func (r *Redis) Pause(t testing.TB) { r.process.signal(t, syscall.SIGSTOP) }
+func (r *Redis) Pause(t testing.TB) { r.process.Signal(t, syscall.SIGSTOP) }
 
 // Resume lets a paused server go on.
-func (r *Redis) Resume(t testing.TB) { r.process.signal(t, syscall.SIGCONT) }
+func (r *Redis) Resume(t testing.TB) { r.process.Signal(t, syscall.SIGCONT) }
 
 // Stop ends the server and returns when it is gone. It writes its data, for a
 // later Start.
@@ -174,7 +177,7 @@ func (r *Redis) Stop(t testing.TB) {
 	if err := r.admin.Save(context.Background()).Err(); err != nil {
 		t.Fatalf("save the data of redis-server: %v", err)
 	}
-	r.process.kill()
+	r.process.Kill()
 }
 
 // Start starts a stopped server again, on the same port, with the data that it
@@ -194,15 +197,4 @@ func (r *Redis) DropData(t testing.TB) {
 	if err := os.Remove(filepath.Join(r.folder, "dump.rdb")); err != nil {
 		t.Fatalf("drop the data of redis-server: %v", err)
 	}
-}
-
-// freePort returns a port that nobody listens on at the moment.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

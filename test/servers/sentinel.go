@@ -11,6 +11,8 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/celery-hpa/celery-hpa/test/servers/internal/child"
 )
 
 // SentinelOptions say what a sentinel watches.
@@ -32,7 +34,7 @@ type Sentinel struct {
 // the server down, and elect, by itself. It is stopped when the test ends.
 func StartSentinel(t testing.TB, primary *Redis, options SentinelOptions) *Sentinel {
 	t.Helper()
-	s := &Sentinel{port: freePort(t), name: options.MasterName}
+	s := &Sentinel{port: child.FreePort(t), name: options.MasterName}
 	lines := []string{
 		"bind 127.0.0.1", "port " + strconv.Itoa(s.port), "dir " + t.TempDir(),
 		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 1", options.MasterName, primary.port),
@@ -45,8 +47,8 @@ func StartSentinel(t testing.TB, primary *Redis, options SentinelOptions) *Senti
 	if options.Password != "" {
 		lines = append(lines, "requirepass "+options.Password)
 	}
-	config := writeLines(t, filepath.Join(t.TempDir(), "sentinel.conf"), lines)
-	p := start(t, "redis-sentinel", exec.Command(redisProgram(t), config, "--sentinel"))
+	config := child.WriteLines(t, filepath.Join(t.TempDir(), "sentinel.conf"), lines)
+	p := child.Start(t, "redis-sentinel", exec.Command(redisProgram(t), config, "--sentinel"))
 	s.client = goredis.NewClient(&goredis.Options{Addr: s.Address(), Password: options.Password, MaxRetries: -1, DisableIdentity: true, Protocol: 2})
 	t.Cleanup(func() { _ = s.client.Close() })
 	s.await(t, p, "answer", func() bool { return s.client.Ping(context.Background()).Err() == nil })
@@ -70,12 +72,12 @@ func (s *Sentinel) Failover(t testing.TB, replica *Redis) {
 }
 
 // await polls a condition.
-func (s *Sentinel) await(t testing.TB, p *process, what string, condition func() bool) {
+func (s *Sentinel) await(t testing.TB, p *child.Process, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(redisTimeout); !condition(); time.Sleep(pollInterval) {
+	for deadline := time.Now().Add(redisTimeout); !condition(); time.Sleep(child.PollInterval) {
 		if time.Now().After(deadline) {
 			if p != nil {
-				t.Logf("its log:\n%s", p.log())
+				t.Logf("its log:\n%s", p.Log())
 			}
 			t.Fatalf("redis-sentinel does not %s within %s", what, redisTimeout)
 		}

@@ -1,29 +1,28 @@
-package servers
+package child
 
 import (
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 )
 
-// process is a child process.
-type process struct {
+// Process is a child process.
+type Process struct {
 	name    string
 	cmd     *exec.Cmd
 	logPath string
 	done    chan struct{}
 }
 
-// start starts cmd and has it killed when the test ends. What it writes, to
+// Start starts cmd and has it killed when the test ends. What it writes, to
 // standard output where cmd has no other use for that, is kept and shown if the
 // test has failed.
-func start(t testing.TB, name string, cmd *exec.Cmd) *process {
+func Start(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &process{name: name, cmd: cmd, logPath: filepath.Join(t.TempDir(), "log"), done: make(chan struct{})}
+	p := &Process{name: name, cmd: cmd, logPath: filepath.Join(t.TempDir(), "log"), done: make(chan struct{})}
 	log, err := os.Create(p.logPath)
 	if err != nil {
 		t.Fatalf("start %s: %v", name, err)
@@ -40,17 +39,23 @@ func start(t testing.TB, name string, cmd *exec.Cmd) *process {
 		t.Fatalf("start %s: %v", name, err)
 	}
 	t.Cleanup(func() {
-		p.kill()
-		if text := p.log(); t.Failed() && text != "" {
+		p.Kill()
+		if text := p.Log(); t.Failed() && text != "" {
 			t.Logf("log of %s:\n%s", name, text)
 		}
 	})
 	return p
 }
 
+// PID is the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
 // run keeps the thread that started the child for as long as the child lives:
 // the parent-death signal is sent when that thread ends (prctl(2)).
-func (p *process) run(started chan<- error) {
+func (p *Process) run(started chan<- error) {
 	defer close(p.done)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -61,34 +66,26 @@ func (p *process) run(started chan<- error) {
 	}
 }
 
-// kill returns when the process is gone. A process that has ended before is
-// left alone: os.Process knows, since run has waited for it.
-func (p *process) kill() {
+// Kill ends the process and returns when it is gone. A process that has ended
+// before is left alone: os.Process knows, since run has waited for it.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 
-func (p *process) signal(t testing.TB, s syscall.Signal) {
+// Signal sends a signal to this process alone.
+func (p *Process) Signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		t.Fatalf("send %s to %s: %v", s, p.name, err)
 	}
 }
 
-func (p *process) log() string {
+// Log is what the process has written so far.
+func (p *Process) Log() string {
 	text, err := os.ReadFile(p.logPath)
 	if err != nil {
 		return err.Error()
 	}
 	return string(text)
-}
-
-// writeLines writes a configuration that its owner alone may read, and returns
-// its path.
-func writeLines(t testing.TB, path string, lines []string) string {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
-		t.Fatalf("write a configuration: %v", err)
-	}
-	return path
 }

@@ -1,4 +1,4 @@
-package servers
+package certificates
 
 import (
 	"crypto/ecdsa"
@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// Certificates are the paths of PEM files: an authority, and a certificate with
-// its key for the server ("localhost" and 127.0.0.1) and for a client.
-type Certificates struct {
+// Files are the paths of PEM files: an authority, and a certificate with its key
+// for the server ("localhost" and 127.0.0.1) and for a client.
+type Files struct {
 	CA                    string
 	ServerCert, ServerKey string
 	ClientCert, ClientKey string
@@ -26,11 +26,10 @@ type Certificates struct {
 	folder                string
 }
 
-// NewCertificates makes an authority of its own and writes the files into the
-// folder.
-func NewCertificates(t testing.TB, folder string) *Certificates {
+// New makes an authority of its own and writes the files into the folder.
+func New(t testing.TB, folder string) *Files {
 	t.Helper()
-	c := &Certificates{folder: folder}
+	c := &Files{folder: folder}
 	template := certificate("test authority")
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign
@@ -50,7 +49,7 @@ func NewCertificates(t testing.TB, folder string) *Certificates {
 }
 
 // issue makes a certificate with its key.
-func (c *Certificates) issue(t testing.TB, name string) (certFile, keyFile string) {
+func (c *Files) issue(t testing.TB, name string) (certFile, keyFile string) {
 	t.Helper()
 	template := certificate(name)
 	template.DNSNames, template.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
@@ -67,7 +66,7 @@ func (c *Certificates) issue(t testing.TB, name string) (certFile, keyFile strin
 	return c.write(t, name+".pem", "CERTIFICATE", der), c.write(t, name+"-key.pem", "PRIVATE KEY", keyDER)
 }
 
-func (c *Certificates) write(t testing.TB, name, kind string, der []byte) string {
+func (c *Files) write(t testing.TB, name, kind string, der []byte) string {
 	t.Helper()
 	path := filepath.Join(c.folder, name)
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {

@@ -1,0 +1,2 @@
+// Package certificates makes the certificates of tests.
+package certificates

@@ -1,0 +1,2 @@
+// Package rabbitmq starts rabbitmq-server for tests.
+package rabbitmq
