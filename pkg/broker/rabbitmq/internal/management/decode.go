@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
 // Queue is what the API says of a queue.
@@ -17,24 +18,10 @@ type Queue struct {
 	State string
 	// Exclusive queues belong to one connection alone.
 	Exclusive bool
-	// Ready messages wait, Unacked ones are with a worker.
-	Ready, Unacked Number
-}
-
-// Number is a number of messages that a reply may lack.
-type Number struct {
-	// N is meaningless unless Known.
-	N     int64
-	Known bool
-}
-
-// UnmarshalJSON knows whole numbers from zero. RabbitMQ has been seen to answer
-// with negative numbers and with "NaN" after a restart: such a number is not
-// known, which is no error of the rest.
-func (n *Number) UnmarshalJSON(text []byte) error {
-	value, err := strconv.ParseInt(string(text), 10, 64)
-	*n = Number{N: value, Known: err == nil && value >= 0}
-	return nil
+	// Ready messages wait, Unacked ones are with a worker. RabbitMQ has been seen to
+	// answer with negative numbers and with "NaN" after a restart: such a number is
+	// not known.
+	Ready, Unacked celery.Number
 }
 
 // errReply says that a reply is not what the API answers.
@@ -93,12 +80,12 @@ func decodePage(d *json.Decoder, queues map[string]Queue) (pages int, err error)
 func decodeList(d *json.Decoder, queues map[string]Queue) error {
 	for d.More() {
 		var row struct {
-			Name      *string `json:"name"`
-			Type      string  `json:"type"`
-			State     string  `json:"state"`
-			Exclusive bool    `json:"exclusive"`
-			Ready     Number  `json:"messages_ready"`
-			Unacked   Number  `json:"messages_unacknowledged"`
+			Name      *string       `json:"name"`
+			Type      string        `json:"type"`
+			State     string        `json:"state"`
+			Exclusive bool          `json:"exclusive"`
+			Ready     celery.Number `json:"messages_ready"`
+			Unacked   celery.Number `json:"messages_unacknowledged"`
 		}
 		err := d.Decode(&row)
 		var mistyped *json.UnmarshalTypeError

@@ -7,9 +7,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
-func known(n int64) Number { return Number{N: n, Known: true} }
+func known(n int64) celery.Number { return celery.Number{N: n, Known: true} }
 
 func TestDecodeQueues(t *testing.T) {
 	celery := map[string]Queue{"celery": {Type: "classic", State: "running", Ready: known(2), Unacked: known(1)}}
@@ -24,7 +26,7 @@ func TestDecodeQueues(t *testing.T) {
 		"no queues":                        {`[]`, map[string]Queue{}, 1},
 		"a page without queues":            {`{"items":[],"page_count":0}`, map[string]Queue{}, 0},
 		"numbers that are not given":       {`[{"name":"q","exclusive":null}]`, map[string]Queue{"q": {}}, 1},
-		"numbers that are none":            {`[{"name":"q","messages_ready":"NaN","messages_unacknowledged":-1}]`, map[string]Queue{"q": {Unacked: Number{N: -1}}}, 1},
+		"numbers that are none":            {`[{"name":"q","messages_ready":"NaN","messages_unacknowledged":-1}]`, map[string]Queue{"q": {}}, 1},
 		"a queue without a name":           {`[{"messages_ready":1},` + row + `]`, celery, 1},
 		"a queue that is none":             {`[7,"x",null,` + row + `]`, celery, 1},
 		"a field of another type":          {`[{"name":"q","state":{}}]`, map[string]Queue{"q": {State: "described by a state of the wrong type"}}, 1},
@@ -62,7 +64,7 @@ func FuzzDecodeQueues(f *testing.F) {
 			return
 		}
 		for name, q := range queues {
-			for _, n := range []Number{q.Ready, q.Unacked} {
+			for _, n := range []celery.Number{q.Ready, q.Unacked} {
 				if n.Known && n.N < 0 {
 					t.Errorf("queue %q has %d messages", name, n.N)
 				}
