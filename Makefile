@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE ?= celery-hpa:$(VERSION)
 CONTAINER_TOOL ?= docker
+BROKER ?= redis
 MODULES := . hack/tools hack/localkube/kube
 SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh deploy/manifests/serving-cert.sh .ci/run
 
@@ -30,12 +31,12 @@ build: ## Build the program: bin/celery-hpa, one static binary
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/celery-hpa ./cmd/celery-hpa
 
 .PHONY: demo
-demo: setup control-plane ## Show it: the HPA scales real Celery workers, on a control plane of this machine
+demo: setup control-plane ## Show it: the HPA scales real Celery workers, on a control plane of this machine (or BROKER=rabbitmq)
 	@go run ./hack/progress/cmd/step "compiling the demo" go build -o bin/demo ./hack/demo
-	@bin/demo
+	@BROKER=$(BROKER) bin/demo
 
 .PHONY: setup
-setup: ## Install what demo and tests need: redis-server, and Celery of its own
+setup: ## Install what demo and tests need: redis-server, rabbitmq-server, and Celery of its own
 	hack/setup/setup.sh
 
 .PHONY: control-plane

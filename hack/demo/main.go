@@ -2,7 +2,8 @@
 // loopback, Redis, real Celery workers, and the native HPA that scales them by
 // the metrics of celery-hpa. It sends a burst of tasks, shows what happens until
 // the workers are down to one again, and fails unless every task has finished
-// and no worker was killed.
+// and no worker was killed. With BROKER=rabbitmq in its environment RabbitMQ takes
+// the place of Redis.
 package main
 
 import (
@@ -44,7 +45,7 @@ func run() int {
 // demo starts a playground, runs the burst, and stops it again in any case.
 func demo(ctx context.Context, out io.Writer) (err error) {
 	started := time.Now()
-	p, err := playground.Start(ctx, playground.Options{Output: out})
+	p, err := playground.Start(ctx, playground.Options{Output: out, Broker: playground.Broker(os.Getenv("BROKER"))})
 	defer func() { err = errors.Join(err, p.Stop()) }()
 	if err != nil {
 		return err
@@ -64,8 +65,8 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 func watchBurst(ctx context.Context, p *playground.Playground, out io.Writer) (summary, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	fmt.Fprintf(out, "Sending %d tasks of %s each to the queue %q: %d at once per worker, one worker at first.\n\n",
-		burst, taskTime, playground.Queue, playground.Concurrency)
+	fmt.Fprintf(out, "Sending %d tasks of %s each to the queue %q of %s: %d at once per worker, one worker at first.\n\n",
+		burst, taskTime, playground.Queue, p.Broker().Title(), playground.Concurrency)
 	if err := p.Publish(ctx, burst, taskTime); err != nil {
 		return summary{}, err
 	}

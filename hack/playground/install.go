@@ -22,7 +22,7 @@ const (
 
 // install applies what an administrator would, with processes in place of images.
 func (p *Playground) install(ctx context.Context, _ Options) error {
-	step := p.progress.Start("installing Redis, celery-hpa, a worker and its HPA")
+	step := p.progress.Start("installing celery-hpa, a worker and its HPA")
 	err := p.apply(ctx)
 	step.Done(err)
 	return err
@@ -36,17 +36,26 @@ func (p *Playground) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	workloads, err := p.layout.render(manifests)
+	if err := p.applyText(ctx, rights); err != nil { // which make the namespace of celery-hpa
+		return err
+	}
+	if err := p.applyTemplate(ctx, manifests); err != nil {
+		return err
+	}
+	return p.Cluster.AggregateExternalMetrics(ctx, namespace, serviceAccount, int32(p.layout.Port), p.Cluster.CABundle())
+}
+
+func (p *Playground) applyTemplate(ctx context.Context, template string) error {
+	text, err := p.layout.render(template)
 	if err != nil {
 		return err
 	}
-	// One after the other: the rights make the namespace of celery-hpa.
-	for _, text := range [][]byte{rights, workloads} {
-		if _, err := p.Cluster.KubectlInput(ctx, bytes.NewReader(text), "apply", "--validate=strict", "-f", "-"); err != nil {
-			return err
-		}
-	}
-	return p.Cluster.AggregateExternalMetrics(ctx, namespace, serviceAccount, int32(p.layout.Port), p.Cluster.CABundle())
+	return p.applyText(ctx, text)
+}
+
+func (p *Playground) applyText(ctx context.Context, text []byte) error {
+	_, err := p.Cluster.KubectlInput(ctx, bytes.NewReader(text), "apply", "--validate=strict", "-f", "-")
+	return err
 }
 
 // Rights returns those documents of the manifests that an administrator applies

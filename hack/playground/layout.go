@@ -35,13 +35,16 @@ type layout struct {
 	KeyFile     string
 	Record      string // what the tasks did
 
-	RedisPort int
-	RedisURL  string
-	Port      int // of celery-hpa
+	Broker     Broker
+	BrokerPort int
+	BrokerURL  string
+	RabbitMQ   *rabbitMQ // nil with another broker
+
+	Port int // of celery-hpa
 }
 
 func newLayout(dir, python string, options Options) (layout, error) {
-	ports, err := freePorts(2)
+	ports, err := freePorts(5)
 	if err != nil {
 		return layout{}, err
 	}
@@ -56,9 +59,12 @@ func newLayout(dir, python string, options Options) (layout, error) {
 		CertFile:    filepath.Join(dir, "tls.crt"),
 		KeyFile:     filepath.Join(dir, "tls.key"),
 		Record:      filepath.Join(dir, "record"),
-		RedisPort:   ports[0],
-		RedisURL:    fmt.Sprintf("redis://127.0.0.1:%d/0", ports[0]),
-		Port:        ports[1],
+		Broker:      orDefault(options.Broker, Redis),
+		BrokerPort:  ports[1],
+		Port:        ports[0],
+	}
+	if err := l.addBroker(ports[2:]); err != nil {
+		return layout{}, err
 	}
 	text, err := l.render(brokers)
 	if err != nil {

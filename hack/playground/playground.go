@@ -25,6 +25,8 @@ import (
 type Options struct {
 	// Output receives the progress; nil discards it.
 	Output io.Writer
+	// Broker is what the tasks go through; empty: Redis.
+	Broker Broker
 	// MaxReplicas bounds the Deployment of workers; 0: 5.
 	MaxReplicas int
 	// HPASyncPeriod is how often the HPA looks at its metrics; 0: 3 s instead of
@@ -37,7 +39,7 @@ type Options struct {
 
 // What a playground always is.
 const (
-	// Namespace is where Redis, the workers, their HPA and the broker are.
+	// Namespace is where the broker, the workers, their HPA and the CeleryBroker are.
 	Namespace = "demo"
 	// Workers is the name of the Deployment of workers and of its HPA.
 	Workers = "worker"
@@ -69,7 +71,7 @@ type Playground struct {
 func Start(ctx context.Context, options Options) (*Playground, error) {
 	p := &Playground{progress: progress.New(options.Output)}
 	steps := []func(context.Context, Options) error{
-		p.prepare, p.buildBinary, p.startCluster, p.startNode, p.install, p.await,
+		p.prepare, p.buildBinary, p.startCluster, p.startNode, p.startBroker, p.install, p.await,
 	}
 	for _, step := range steps {
 		if err := step(ctx, options); err != nil {
@@ -95,13 +97,16 @@ func (p *Playground) Stop() error {
 // is signed by the cluster's authority.
 func (p *Playground) Address() string { return fmt.Sprintf("https://127.0.0.1:%d", p.layout.Port) }
 
+// Broker is the kind of broker that runs.
+func (p *Playground) Broker() Broker { return p.layout.Broker }
+
 // Publish sends n tasks that execute for that long each, with a real Celery
 // producer. It blocks until the broker has them all.
 func (p *Playground) Publish(ctx context.Context, n int, each time.Duration) error {
 	seconds := strconv.FormatFloat(each.Seconds(), 'f', -1, 64)
 	cmd := exec.CommandContext(ctx, p.layout.Python, "-m", "tasks", strconv.Itoa(n), seconds)
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+p.layout.Dir, "PYTHONDONTWRITEBYTECODE=1", "PYTHONWARNINGS=ignore",
-		"BROKER_URL="+p.layout.RedisURL, "RECORD="+p.layout.Record)
+		"BROKER_URL="+p.layout.BrokerURL, "RECORD="+p.layout.Record)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("send %d tasks: %w: %s", n, err, bytes.TrimSpace(out))
 	}

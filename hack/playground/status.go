@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	startTimeout = 60 * time.Second
+	startTimeout = 90 * time.Second // of what takes seconds, where others use the machine too
 	pollInterval = 100 * time.Millisecond
 )
 
@@ -88,10 +89,9 @@ func (p *Playground) await(ctx context.Context, _ Options) error {
 	return nil
 }
 
-// podLogs is the end of what each pod printed: the playground's folder, where
-// all of it is, does not outlive it.
+// podLogs is what each pod printed: the playground's folder, where all of it is,
+// does not outlive it.
 func (p *Playground) podLogs() string {
-	const most = 2000
 	var logs strings.Builder
 	seen := map[string]bool{}
 	for _, e := range p.Node.Events() {
@@ -100,9 +100,19 @@ func (p *Playground) podLogs() string {
 		}
 		seen[e.Pod] = true
 		text, _ := os.ReadFile(p.Node.PodLog(e.Namespace, e.Pod)) // a missing log is an empty one
-		fmt.Fprintf(&logs, "--- %s/%s\n%s\n", e.Namespace, e.Pod, text[max(0, len(text)-most):])
+		fmt.Fprintf(&logs, "--- %s/%s\n%s\n", e.Namespace, e.Pod, excerpt(text))
 	}
 	return logs.String()
+}
+
+// excerpt is the beginning and the end of a long text. Python gives its reason
+// last, Erlang first.
+func excerpt(text []byte) []byte {
+	const most = 2000
+	if len(text) <= 2*most {
+		return text
+	}
+	return slices.Concat(text[:most], []byte("\n…\n"), text[len(text)-most:])
 }
 
 // Await blocks until the status is as wanted. The error after the time-out says

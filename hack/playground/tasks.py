@@ -19,6 +19,8 @@ app = Celery("tasks", broker=os.environ["BROKER_URL"])
 app.conf.task_acks_late = True
 app.conf.worker_prefetch_multiplier = 1
 app.conf.task_ignore_result = True
+# A publisher ends when RabbitMQ has its tasks, not when they are on their way.
+app.conf.broker_transport_options = {"confirm_publish": True}
 
 
 def record(verb, task_id):

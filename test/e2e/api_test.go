@@ -21,10 +21,11 @@ const api = "/apis/external.metrics.k8s.io/v1beta1"
 // testAnswers asks as a person does, with kubectl get --raw.
 func testAnswers(t *testing.T, p *playground.Playground) {
 	const tasks = api + "/namespaces/" + playground.Namespace + "/celery_queue_tasks"
+	broker := string(p.Broker())
 	for _, c := range []struct{ rule, path, want string }{
-		{"a known queue without tasks is zero", tasks + "?labelSelector=queue%3Dcelery", "redis/celery=0"},
-		{"the broker may be named", tasks + "?labelSelector=broker%3Dredis,queue%3Dcelery", "redis/celery=0"},
-		{"without a selector every queue is listed", tasks, "redis/celery=0"},
+		{"a known queue without tasks is zero", tasks + "?labelSelector=queue%3Dcelery", broker + "/celery=0"},
+		{"the broker may be named", tasks + "?labelSelector=broker%3D" + broker + ",queue%3Dcelery", broker + "/celery=0"},
+		{"without a selector every queue is listed", tasks, broker + "/celery=0"},
 		{"a misspelt queue is an error", tasks + "?labelSelector=queue%3Dcelrey", `no broker of namespace demo has a queue "celrey" (closest of the known: celery)`},
 		{"a metric that does not exist is an error", strings.Replace(tasks, "_tasks", "_length", 1), `there is no metric "celery_queue_length"`},
 		{"another namespace sees nothing", api + "/namespaces/default/celery_queue_tasks", "namespace default has no CeleryBroker"},

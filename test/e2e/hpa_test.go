@@ -28,10 +28,10 @@ const (
 )
 
 // start runs a playground for the length of a test.
-func start(t *testing.T) *playground.Playground {
+func start(t *testing.T, broker playground.Broker) *playground.Playground {
 	t.Helper()
 	p, err := playground.Start(t.Context(), playground.Options{
-		Output: os.Stdout, MaxReplicas: maxReplicas, HPASyncPeriod: hpaSync, DownscaleStabilization: stabilization,
+		Output: os.Stdout, Broker: broker, MaxReplicas: maxReplicas, HPASyncPeriod: hpaSync, DownscaleStabilization: stabilization,
 	})
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
@@ -52,11 +52,16 @@ func await(t *testing.T, p *playground.Playground, what string, reached func(pla
 }
 
 func TestMainRoad(t *testing.T) {
-	p := start(t)
-	t.Run("the API answers through the aggregator", func(t *testing.T) { testAnswers(t, p) })
-	t.Run("only who may read metrics reads them", func(t *testing.T) { testRights(t, p) })
-	t.Run("the HPA follows the queue up and down and kills no task", func(t *testing.T) { testUpAndDown(t, p) })
-	t.Run("a broker that hangs holds the replicas", func(t *testing.T) { testHold(t, p) })
+	for _, broker := range []playground.Broker{playground.Redis, playground.RabbitMQ} {
+		t.Run(broker.Title(), func(t *testing.T) {
+			t.Parallel()
+			p := start(t, broker)
+			t.Run("the API answers through the aggregator", func(t *testing.T) { testAnswers(t, p) })
+			t.Run("only who may read metrics reads them", func(t *testing.T) { testRights(t, p) })
+			t.Run("the HPA follows the queue up and down and kills no task", func(t *testing.T) { testUpAndDown(t, p) })
+			t.Run("a broker that hangs holds the replicas", func(t *testing.T) { testHold(t, p) })
+		})
+	}
 }
 
 func testUpAndDown(t *testing.T, p *playground.Playground) {
@@ -89,7 +94,7 @@ func checkTasks(t *testing.T, p *playground.Playground, tasks int) {
 	}
 }
 
-// testHold pauses Redis while there are more workers than work: the HPA must not
+// testHold pauses the broker while there are more workers than work: the HPA must not
 // take the missing answer for an empty queue. There are so many tasks that the
 // last count before the pause, which is served while it is young, asks for every
 // worker.
@@ -103,7 +108,7 @@ func testHold(t *testing.T, p *playground.Playground) {
 		t.Fatal(err)
 	}
 	await(t, p, "scale up", func(s playground.Status) bool { return s.Wanted == maxReplicas })
-	pid := redisPID(t, p)
+	pid := brokerPID(t, p)
 	signal(t, pid, syscall.SIGSTOP)
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // the server may be gone
 	clients, err := kubernetes.NewForConfig(p.Cluster.RESTConfig())
@@ -111,7 +116,7 @@ func testHold(t *testing.T, p *playground.Playground) {
 		t.Fatal(err)
 	}
 	message := awaitBlindHPA(t, clients)
-	for _, want := range []string{"demo/redis", "maximum age"} {
+	for _, want := range []string{"demo/" + string(p.Broker()), "maximum age"} {
 		if !strings.Contains(message, want) {
 			t.Errorf("the HPA's condition is %q, want it to say %q", message, want)
 		}
@@ -177,15 +182,15 @@ func replicasThroughout(t *testing.T, clients kubernetes.Interface, length time.
 	return first
 }
 
-// redisPID is the process of the Redis pod.
-func redisPID(t *testing.T, p *playground.Playground) int {
+// brokerPID is the process of the broker's pod.
+func brokerPID(t *testing.T, p *playground.Playground) int {
 	t.Helper()
 	for _, e := range p.Node.Events() {
-		if e.Kind == procnode.Start && strings.HasPrefix(e.Pod, "redis-") {
+		if e.Kind == procnode.Start && strings.HasPrefix(e.Pod, string(p.Broker())+"-") {
 			return e.PID
 		}
 	}
-	t.Fatal("no Redis pod was ever started")
+	t.Fatal("no pod of the broker was ever started")
 	return 0
 }
 

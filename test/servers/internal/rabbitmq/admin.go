@@ -13,6 +13,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/celery-hpa/celery-hpa/hack/rabbitmq"
 )
 
 // newAdmin makes the client of the management API. It is closed when the test
@@ -154,5 +156,5 @@ func (s *Server) EnableManagement(t testing.TB) {
 func (s *Server) enable(t testing.TB, plugins ...string) {
 	t.Helper()
 	s.writePlugins(t, plugins...)
-	s.Control(t, "eval", fmt.Sprintf("{ok, _, _} = rabbit_plugins:ensure(%q).", s.path("enabled_plugins")))
+	s.Control(t, "eval", fmt.Sprintf("{ok, _, _} = rabbit_plugins:ensure(%q).", s.node.Path(rabbitmq.PluginsFile)))
 }

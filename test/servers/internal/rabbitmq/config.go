@@ -2,11 +2,11 @@ package rabbitmq
 
 import (
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/celery-hpa/celery-hpa/hack/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/test/servers/internal/child"
 )
 
@@ -18,8 +18,8 @@ func (s *Server) writeConfig(t testing.TB) {
 		advanced = fmt.Sprintf("[{rabbit, [{quorum_tick_interval, %d}]}].", tick.Milliseconds())
 	}
 	s.writePlugins(t, "rabbitmq_management")
-	child.WriteLines(t, s.path("advanced.config"), []string{advanced})
-	child.WriteLines(t, s.path("rabbitmq.conf"), append(s.settings(), s.options.Directives...))
+	child.WriteLines(t, s.node.Path(rabbitmq.AdvancedFile), []string{advanced})
+	child.WriteLines(t, s.node.Path(rabbitmq.ConfigFile), append(s.settings(), s.options.Directives...))
 }
 
 // writePlugins writes which plugins are enabled besides what the options ask for.
@@ -28,24 +28,19 @@ func (s *Server) writePlugins(t testing.TB, plugins ...string) {
 	if s.options.ClientCertificates {
 		plugins = append(plugins, "rabbitmq_auth_mechanism_ssl")
 	}
-	child.WriteLines(t, s.path("enabled_plugins"), []string{"[" + strings.Join(plugins, ",") + "]."})
+	child.WriteLines(t, s.node.Path(rabbitmq.PluginsFile), []string{"[" + strings.Join(plugins, ",") + "]."})
 }
 
 func (s *Server) settings() []string {
-	lines := []string{
-		"loopback_users = none", "log.file = false", "log.console = true", "log.console.level = warning",
-		// A small machine is no reason to block publishers.
-		"disk_free_limit.absolute = 1MB", "vm_memory_high_watermark.relative = 0.9",
-	}
+	lines := s.node.Settings()
 	if s.options.ManagementPrefix != "" {
 		lines = append(lines, "management.path_prefix = "+s.options.ManagementPrefix)
 	}
-	port := strconv.Itoa(s.ports.management)
 	if !s.options.TLS {
-		return append(lines, "listeners.tcp.1 = "+s.Address(), "management.tcp.ip = 127.0.0.1", "management.tcp.port = "+port)
+		return append(lines, s.node.Listeners()...)
 	}
 	lines = append(lines, "listeners.tcp = none", "listeners.ssl.1 = "+s.Address(),
-		"management.ssl.ip = 127.0.0.1", "management.ssl.port = "+port)
+		"management.ssl.ip = "+rabbitmq.Host, "management.ssl.port = "+strconv.Itoa(s.node.Management))
 	return append(lines, s.certificateSettings()...)
 }
 
@@ -61,6 +56,3 @@ func (s *Server) certificateSettings() []string {
 	return append(lines, "ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = true",
 		"ssl_cert_login_from = common_name", "auth_mechanisms.1 = EXTERNAL", "auth_mechanisms.2 = PLAIN")
 }
-
-// path is that of a file in the server's folder.
-func (s *Server) path(name string) string { return filepath.Join(s.folder, name) }

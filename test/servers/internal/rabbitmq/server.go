@@ -7,13 +7,13 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/celery-hpa/celery-hpa/hack/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/test/servers/internal/certificates"
 	"github.com/celery-hpa/celery-hpa/test/servers/internal/child"
 )
@@ -50,8 +50,7 @@ type Server struct {
 	// started it again.
 	owner   testing.TB
 	options Options
-	folder  string
-	ports   ports
+	node    rabbitmq.Node
 	epmd    *child.Process
 	process *child.Process
 	// Certificates are set if the server speaks TLS.
@@ -59,20 +58,18 @@ type Server struct {
 	admin        *http.Client
 }
 
-// ports are those of AMQP, of the management API, and of what the server's own
-// programs reach it by.
-type ports struct{ amqp, management, distribution, epmd int }
-
 // Start starts a server and returns when AMQP and the management API answer. It
 // is stopped when the test ends.
 func Start(t testing.TB, options Options) *Server {
 	t.Helper()
-	s := &Server{owner: t, options: options, folder: t.TempDir()}
+	s := &Server{owner: t, options: options, node: rabbitmq.Node{Folder: t.TempDir()}}
 	if options.TLS {
-		s.Certificates = certificates.New(t, s.folder)
+		s.Certificates = certificates.New(t, s.node.Folder)
 	}
 	s.admin = s.newAdmin(t)
-	s.linkHome(t)
+	if err := s.node.LinkHome(); err != nil {
+		t.Fatal(err)
+	}
 	s.launch(t)
 	return s
 }
@@ -82,8 +79,9 @@ func Start(t testing.TB, options Options) *Server {
 func (s *Server) launch(t testing.TB) {
 	t.Helper()
 	for range 5 {
-		if s.ports.amqp == 0 {
-			s.ports = ports{child.FreePort(t), child.FreePort(t), child.FreePort(t), child.FreePort(t)}
+		if s.node.AMQP == 0 {
+			s.node.AMQP, s.node.Management = child.FreePort(t), child.FreePort(t)
+			s.node.Distribution, s.node.PortMapper = child.FreePort(t), child.FreePort(t)
 			s.startEPMD(t)
 		}
 		s.writeConfig(t)
@@ -92,22 +90,21 @@ func (s *Server) launch(t testing.TB) {
 			return
 		}
 		s.epmd.Kill()
-		s.ports = ports{}
+		s.node = rabbitmq.Node{Folder: s.node.Folder}
 	}
 	t.Fatalf("rabbitmq-server does not start; its log:\n%s", s.process.Log())
 }
 
-// startEPMD starts a port mapper of the server's own: the one that Erlang starts
-// by itself outlives the server.
+// startEPMD starts a port mapper of the server's own.
 func (s *Server) startEPMD(t testing.TB) {
 	t.Helper()
-	path, err := exec.LookPath("epmd")
+	path, err := rabbitmq.PortMapper()
 	if err != nil {
-		t.Fatalf("epmd, a part of Erlang, is not installed: run make setup: %v", err)
+		t.Fatal(err)
 	}
-	port := strconv.Itoa(s.ports.epmd)
-	s.epmd = child.Start(s.owner, "epmd", exec.Command(path, "-address", "127.0.0.1", "-port", port))
-	s.await(t, "get its port mapper", func() bool { return listens(net.JoinHostPort("127.0.0.1", port)) })
+	port := strconv.Itoa(s.node.PortMapper)
+	s.epmd = child.Start(s.owner, "epmd", exec.Command(path, "-address", rabbitmq.Host, "-port", port))
+	s.await(t, "get its port mapper", func() bool { return listens(net.JoinHostPort(rabbitmq.Host, port)) })
 }
 
 func listens(address string) bool {
@@ -121,35 +118,20 @@ func listens(address string) bool {
 // command is one of RabbitMQ's programs for this server. Of the environment it
 // learns where programs are, and nothing else.
 func (s *Server) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(s.folder, "home", "sbin", name), args...)
-	cmd.Dir = s.folder
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + s.folder, "LANG=C.UTF-8",
-		"ERL_EPMD_ADDRESS=127.0.0.1", "ERL_EPMD_PORT=" + strconv.Itoa(s.ports.epmd),
-		"RABBITMQ_NODENAME=" + s.node(), "RABBITMQ_DIST_PORT=" + strconv.Itoa(s.ports.distribution),
-		"RABBITMQ_MNESIA_BASE=" + s.path("mnesia"), "RABBITMQ_LOG_BASE=" + s.path("log"),
-		"RABBITMQ_CONF_ENV_FILE=/dev/null", "RABBITMQ_CONFIG_FILE=" + s.path("rabbitmq.conf"),
-		"RABBITMQ_ADVANCED_CONFIG_FILE=" + s.path("advanced.config"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE=" + s.path("enabled_plugins"),
-		// For all that runs Erlang: no port mapper but ours, loopback alone, and no
-		// threads that spin, which on busy cores makes it several times slower.
-		"ERL_AFLAGS=-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} " +
-			"+sbwt none +sbwtdcpu none +sbwtdio none",
-		// The script becomes the server instead of its parent.
-		"RUNNING_UNDER_SYSTEMD=true",
+	cmd := exec.Command(s.node.Program(name), args...)
+	cmd.Dir = s.node.Folder
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	for name, value := range s.node.Environment() {
+		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	return cmd
 }
-
-// node is the server's name among Erlang's, with the port to tell apart those
-// that a test starts.
-func (s *Server) node() string { return fmt.Sprintf("test%d@localhost", s.ports.amqp) }
 
 // awaitAnswer is false if the server ended instead of answering. The management
 // API answers before AMQP does, and knows when that is.
 func (s *Server) awaitAnswer(t testing.TB) bool {
 	t.Helper()
-	listener := fmt.Sprintf("/health/checks/port-listener/%d", s.ports.amqp)
+	listener := fmt.Sprintf("/health/checks/port-listener/%d", s.node.AMQP)
 	s.await(t, "answer", func() bool { return s.ended() || s.answers(listener) })
 	return !s.ended()
 }
@@ -174,9 +156,7 @@ func (s *Server) await(t testing.TB, what string, condition func() bool) {
 }
 
 // Address is "127.0.0.1:port", of AMQP.
-func (s *Server) Address() string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports.amqp))
-}
+func (s *Server) Address() string { return s.node.Address() }
 
 // ManagementURL is the management API's, with its prefix and without "/api".
 func (s *Server) ManagementURL() string {
@@ -184,7 +164,7 @@ func (s *Server) ManagementURL() string {
 	if s.options.TLS {
 		scheme = "https"
 	}
-	return fmt.Sprintf("%s://127.0.0.1:%d%s", scheme, s.ports.management, s.options.ManagementPrefix)
+	return fmt.Sprintf("%s://%s:%d%s", scheme, rabbitmq.Host, s.node.Management, s.options.ManagementPrefix)
 }
 
 // URL is the server's as Celery writes it, for guest, with a vhost. For TLS, it
@@ -232,10 +212,10 @@ func (s *Server) Stop(t testing.TB) {
 // had when it was stopped. Its management API is enabled.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
-	ports := s.ports
+	before := s.node
 	s.launch(t)
-	if s.ports != ports {
-		t.Fatalf("rabbitmq-server could not have its ports %+v again", ports)
+	if s.node != before {
+		t.Fatalf("rabbitmq-server could not have its ports again: %+v", before)
 	}
 }
 
