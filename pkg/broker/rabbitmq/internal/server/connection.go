@@ -15,8 +15,9 @@ import (
 
 const (
 	// maxChannels bounds the channels of a connection, over which the questions
-	// of a sample are spread: each has one question under way. With more, a
-	// server on the same machine answers no faster (BenchmarkReady).
+	// of a sample are spread: each has one question under way. With half as many,
+	// a sample of 1,000 queues takes a third longer; with twice as many, as long
+	// (BenchmarkSample, server on the same machine).
 	maxChannels = 16
 	// maxName is the longest name of a queue, in bytes (AMQP 0-9-1, shortstr).
 	maxName = 255
