@@ -53,7 +53,7 @@ type Worker struct {
 // the test ends; its log is part of the test's if the test has failed.
 func (c *Celery) StartWorker(t testing.TB, options WorkerOptions) *Worker {
 	t.Helper()
-	w := c.launchWorker(t, options)
+	w := c.LaunchWorker(t, options)
 	deadline := time.After(startTimeout)
 	for !slices.Contains(c.Record(t).ready, options.node()) {
 		select {
@@ -67,7 +67,8 @@ func (c *Celery) StartWorker(t testing.TB, options WorkerOptions) *Worker {
 	return w
 }
 
-func (c *Celery) launchWorker(t testing.TB, options WorkerOptions) *Worker {
+// LaunchWorker is StartWorker, but returns before the worker consumes.
+func (c *Celery) LaunchWorker(t testing.TB, options WorkerOptions) *Worker {
 	t.Helper()
 	cmd := exec.Command(c.python, options.arguments()...)
 	cmd.Dir = c.folder

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -165,10 +164,10 @@ func (r *Redis) Admin() *goredis.Client { return r.admin }
 
 // Pause stops the server's process where it stands: connections stay open and
 // nothing answers.
-func (r *Redis) Pause(t testing.TB) { r.process.Signal(t, syscall.SIGSTOP) }
+func (r *Redis) Pause(t testing.TB) { r.process.Pause(t) }
 
 // Resume lets a paused server go on.
-func (r *Redis) Resume(t testing.TB) { r.process.Signal(t, syscall.SIGCONT) }
+func (r *Redis) Resume(t testing.TB) { r.process.Resume(t) }
 
 // Stop ends the server and returns when it is gone. It writes its data, for a
 // later Start.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
@@ -59,29 +60,13 @@ func (d *Driver) Close() error {
 // why, and what to do, and names no credential. What could not be read of single
 // queues, or by the management API, is unknown in the sample.
 func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
-	defer cancel()
-	var failure error
-	for range d.endpoints {
+	return transport.Failover(ctx, len(d.endpoints), d.cfg.Timeout, func(ctx context.Context) (*queue.Sample, error) {
 		sample, err := d.sample(ctx)
-		if err == nil {
-			return sample, nil
+		if err != nil {
+			return nil, d.explain(err)
 		}
-		failure = then(failure, d.explain(err))
-		d.switchOver()
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, failure
-}
-
-// then is both errors in one line.
-func then(first, second error) error {
-	if first == nil {
-		return second
-	}
-	return fmt.Errorf("%w; %w", first, second)
+		return sample, nil
+	}, d.switchOver)
 }
 
 // explain says what failed, where, why, and what to do about it.

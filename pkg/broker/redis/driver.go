@@ -9,6 +9,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/unacked"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
@@ -76,30 +77,14 @@ func (d *Driver) Close() error { return server.CloseAll(d.endpoints) }
 // why, and what to do, and names no credential. What could not be read of single
 // queues is unknown in the sample.
 func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
-	defer cancel()
-	var failure error
-	for range d.endpoints {
+	return transport.Failover(ctx, len(d.endpoints), d.cfg.Timeout, func(ctx context.Context) (*queue.Sample, error) {
 		e := d.endpoints[d.current]
 		sample, err := d.sample(ctx, e)
-		if err == nil {
-			return sample, nil
+		if err != nil {
+			return nil, server.Explain(d.cfg.Ref, e.Address, err)
 		}
-		failure = then(failure, server.Explain(d.cfg.Ref, e.Address, err))
-		d.switchOver()
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, failure
-}
-
-// then is both errors in one line.
-func then(first, second error) error {
-	if first == nil {
-		return second
-	}
-	return fmt.Errorf("%w; %w", first, second)
+		return sample, nil
+	}, d.switchOver)
 }
 
 // switchOver turns to the next endpoint, of which some things are not known.

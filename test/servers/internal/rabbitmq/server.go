@@ -193,10 +193,10 @@ func (s *Server) Control(t testing.TB, args ...string) string {
 
 // Pause stops the server's process where it stands: connections stay open and
 // nothing answers.
-func (s *Server) Pause(t testing.TB) { s.process.Signal(t, syscall.SIGSTOP) }
+func (s *Server) Pause(t testing.TB) { s.process.Pause(t) }
 
 // Resume lets a paused server go on.
-func (s *Server) Resume(t testing.TB) { s.process.Signal(t, syscall.SIGCONT) }
+func (s *Server) Resume(t testing.TB) { s.process.Resume(t) }
 
 // Stop ends the server and returns when it is gone. It keeps its data, for a
 // later Start. On SIGTERM alone the management plugin would wait 5 seconds for
