@@ -1,6 +1,7 @@
 package groundtruth_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -24,40 +25,65 @@ const (
 
 // setup is what differs from one installation to the other.
 type setup struct {
-	// prefix is the transport option global_keyprefix.
+	// rabbitMQ is the server that gives the broker. Nil: a Redis of the
+	// installation's own.
+	rabbitMQ *rabbitMQ
+	// prefix is the transport option global_keyprefix, of Redis.
 	prefix string
-	// declared are the queues with an exchange of their own.
+	// declared are the queues with an exchange or arguments of their own.
 	declared []servers.CeleryQueue
 }
 
-// installation is a Celery application on a Redis of its own, and a driver that
+// installation is a Celery application on a broker of its own, and a driver that
 // discovers its queues.
 type installation struct {
 	*servers.Celery
+	setup
+	// url is the broker's.
+	url    string
+	driver driver
+	// server is the Redis, vhost the virtual host of RabbitMQ, if it is one.
 	server *servers.Redis
-	driver *redis.Driver
+	vhost  string
+	// delayed is how many messages RabbitMQ itself should hold back.
+	delayed int64
+}
+
+// driver is what is watched.
+type driver interface {
+	Sample(ctx context.Context) (*queue.Sample, error)
+	Close() error
 }
 
 func install(t *testing.T, s setup) *installation {
 	t.Helper()
-	server := servers.StartRedis(t, servers.RedisOptions{})
+	i := &installation{setup: s}
 	conf := map[string]any{}
-	if s.prefix != "" {
-		conf["broker_transport_options"] = map[string]any{"global_keyprefix": s.prefix}
+	var err error
+	if s.rabbitMQ != nil {
+		i.vhost = s.rabbitMQ.addVhost(t)
+		i.url = s.rabbitMQ.server.URL(i.vhost)
+		i.driver, err = s.rabbitMQ.newDriver(i.vhost)
+	} else {
+		i.server = servers.StartRedis(t, servers.RedisOptions{})
+		i.url = i.server.URL(0)
+		i.driver, err = redis.New(redis.Config{Ref: ref(), URL: i.url, GlobalKeyPrefix: s.prefix, Timeout: patience})
 	}
-	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: server.URL(0), Conf: conf, Queues: s.declared})
-	driver, err := redis.New(redis.Config{
-		Ref: queue.BrokerRef{Namespace: "ground", Name: "truth"}, URL: server.URL(0),
-		GlobalKeyPrefix: s.prefix, Timeout: patience,
-	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = driver.Close() })
-	return &installation{Celery: app, server: server, driver: driver}
+	t.Cleanup(func() { _ = i.driver.Close() })
+	if s.prefix != "" {
+		conf["broker_transport_options"] = map[string]any{"global_keyprefix": s.prefix}
+	}
+	i.Celery = servers.NewCelery(t, servers.CeleryOptions{BrokerURL: i.url, Conf: conf, Queues: s.declared})
+	return i
 }
 
-// counts are the numbers of one queue.
+func ref() queue.BrokerRef { return queue.BrokerRef{Namespace: "ground", Name: "truth"} }
+
+// counts are the numbers of one queue. RabbitMQ does not tell which messages are
+// scheduled: there are none in the counts.
 type counts struct{ Backlog, InFlight, Scheduled int64 }
 
 // sample reads the broker. Counts that are not known are an error.
@@ -69,15 +95,34 @@ func (i *installation) sample(t *testing.T) (map[string]counts, error) {
 	}
 	all := map[string]counts{}
 	for name, depth := range s.Queues {
-		if tasks := depth.Tasks(); tasks.Err != nil {
-			return nil, fmt.Errorf("queue %s: %w", name, tasks.Err)
+		if all[name], err = i.numbers(depth); err != nil {
+			return nil, fmt.Errorf("queue %s: %w", name, err)
 		}
-		all[name] = counts{depth.Backlog.N, depth.InFlight.N, depth.Scheduled.N}
 	}
 	if s.Unattributed > 0 {
 		return nil, fmt.Errorf("%d messages are not attributed", s.Unattributed)
 	}
-	return all, nil
+	if i.rabbitMQ != nil && (s.Delayed == nil || s.Delayed.N != i.delayed) {
+		return nil, fmt.Errorf("%+v messages are delayed, want %d", s.Delayed, i.delayed)
+	}
+	return all, s.Degraded
+}
+
+// numbers are the counts of a queue. On RabbitMQ nobody knows how many of those in
+// flight are scheduled, and all are work.
+func (i *installation) numbers(d queue.Depth) (counts, error) {
+	tasks := d.Tasks()
+	switch hidden := i.rabbitMQ != nil && d.InFlight.N > 0; {
+	case tasks.Err != nil:
+		return counts{}, tasks.Err
+	case !hidden:
+		return counts{d.Backlog.N, d.InFlight.N, d.Scheduled.N}, d.Scheduled.Err
+	case d.Scheduled.Err == nil:
+		return counts{}, fmt.Errorf("%d are scheduled, which nobody can know", d.Scheduled.N)
+	case tasks.N != d.Backlog.N+d.InFlight.N:
+		return counts{}, fmt.Errorf("%d are tasks, want all: %+v", tasks.N, d)
+	}
+	return counts{Backlog: d.Backlog.N, InFlight: d.InFlight.N}, nil
 }
 
 // differs says in what a sample is not as wanted; it is empty if it is.

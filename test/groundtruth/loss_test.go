@@ -11,7 +11,11 @@ import (
 // To purge a queue takes what waits, and not what a worker holds.
 func TestPurgedQueueIsKnownAndHoldsWhatWorkersHold(t *testing.T) {
 	t.Parallel()
-	f, _ := newFlow(t, setup{}, servers.WorkerOptions{Concurrency: 2, LateAck: true, Prefetch: 1})
+	purgedQueue(t, setup{})
+}
+
+func purgedQueue(t *testing.T, s setup) {
+	f, _ := newFlow(t, s, servers.WorkerOptions{Concurrency: 2, LateAck: true, Prefetch: 1})
 	f.publish(t, servers.CeleryTask{N: 50, Gate: "gate"})
 	f.publish(t, servers.CeleryTask{N: 50, Gate: "gate", Priority: new(9)})
 	f.settlesAt(t, map[string]counts{"celery": {Backlog: 98, InFlight: 2}})

@@ -1,6 +1,8 @@
 package groundtruth_test
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,6 +24,8 @@ type quiescence struct {
 	// solo is true for workers whose one thread executes: while it does, they
 	// reserve nothing, answer nobody, and acknowledge nothing, early or late.
 	solo bool
+	// first is how many of the tasks, the last that are sent, go before all others.
+	first int
 }
 
 // A message is in flight exactly as long as it is not acknowledged. With late
@@ -29,54 +33,71 @@ type quiescence struct {
 // flight are all that is sent and not finished; with early acknowledgement what
 // is executing is in neither.
 func TestNumbersAreTheTruthWhileNothingMoves(t *testing.T) {
-	for name, q := range quiescences() {
+	numbersAreTheTruth(t, setup{}, redisQuiescences())
+}
+
+// numbersAreTheTruth checks what is true of all brokers, and what is true of one
+// kind.
+func numbersAreTheTruth(t *testing.T, s setup, ofKind map[string]quiescence) {
+	all := quiescences()
+	maps.Copy(all, ofKind)
+	for name, q := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			q.rabbitMQ = s.rabbitMQ
 			q.run(t)
 		})
 	}
 }
 
-func quiescences() map[string]quiescence {
-	hundred := []servers.CeleryTask{{N: 100}}
-	all := map[string]counts{"celery": {Backlog: 100}}
-	at := func(backlog, inFlight int64) map[string]counts {
-		return map[string]counts{"celery": {Backlog: backlog, InFlight: inFlight}}
-	}
+// hundred tasks are what most workers find.
+func hundred() []servers.CeleryTask { return []servers.CeleryTask{{N: 100}} }
+
+// celeryHolds are the numbers of the default queue alone.
+func celeryHolds(backlog, inFlight int64) map[string]counts {
+	return map[string]counts{"celery": {Backlog: backlog, InFlight: inFlight}}
+}
+
+func redisQuiescences() map[string]quiescence {
 	return map[string]quiescence{
-		"late ack, prefetch 1": {
-			orders: hundred, idle: all, busy: at(98, 2), executing: 2,
-			workers: []servers.WorkerOptions{{LateAck: true, Prefetch: 1}},
-		},
-		"late ack, prefetch 4": {
-			orders: hundred, idle: all, busy: at(92, 8), executing: 2,
-			workers: []servers.WorkerOptions{{LateAck: true, Prefetch: 4}},
-		},
-		"early ack, prefetch 4: what executes is not in the broker": {
-			orders: hundred, idle: all, busy: at(90, 8), executing: 2,
-			workers: []servers.WorkerOptions{{Prefetch: 4}},
-		},
-		"threads, late ack": {
-			orders: hundred, idle: all, busy: at(92, 8), executing: 2,
-			workers: []servers.WorkerOptions{{Pool: "threads", LateAck: true, Prefetch: 4}},
-		},
-		"threads, early ack": {
-			orders: hundred, idle: all, busy: at(90, 8), executing: 2,
-			workers: []servers.WorkerOptions{{Pool: "threads", Prefetch: 4}},
-		},
 		"solo, late ack": {
-			orders: hundred, idle: all, busy: at(99, 1), executing: 1, solo: true,
+			orders: hundred(), idle: celeryHolds(100, 0), busy: celeryHolds(99, 1), executing: 1, solo: true,
 			workers: []servers.WorkerOptions{{Pool: "solo", Concurrency: 1, LateAck: true, Prefetch: 4}},
 		},
 		"solo, early ack: what executes is in flight all the same": {
-			orders: hundred, idle: all, busy: at(99, 1), executing: 1, solo: true,
+			orders: hundred(), idle: celeryHolds(100, 0), busy: celeryHolds(99, 1), executing: 1, solo: true,
 			workers: []servers.WorkerOptions{{Pool: "solo", Concurrency: 1, Prefetch: 4}},
 		},
 		"priorities under a key prefix": {
 			setup:  setup{prefix: "myapp:"},
 			orders: []servers.CeleryTask{{N: 30}, {N: 30, Priority: new(3)}, {N: 20, Priority: new(6)}, {N: 20, Priority: new(9)}},
-			idle:   all, busy: at(92, 8), executing: 2,
+			idle:   celeryHolds(100, 0), busy: celeryHolds(92, 8), executing: 2,
 			workers: []servers.WorkerOptions{{LateAck: true, Prefetch: 4}},
+		},
+	}
+}
+
+func quiescences() map[string]quiescence {
+	return map[string]quiescence{
+		"late ack, prefetch 1": {
+			orders: hundred(), idle: celeryHolds(100, 0), busy: celeryHolds(98, 2), executing: 2,
+			workers: []servers.WorkerOptions{{LateAck: true, Prefetch: 1}},
+		},
+		"late ack, prefetch 4": {
+			orders: hundred(), idle: celeryHolds(100, 0), busy: celeryHolds(92, 8), executing: 2,
+			workers: []servers.WorkerOptions{{LateAck: true, Prefetch: 4}},
+		},
+		"early ack, prefetch 4: what executes is not in the broker": {
+			orders: hundred(), idle: celeryHolds(100, 0), busy: celeryHolds(90, 8), executing: 2,
+			workers: []servers.WorkerOptions{{Prefetch: 4}},
+		},
+		"threads, late ack": {
+			orders: hundred(), idle: celeryHolds(100, 0), busy: celeryHolds(92, 8), executing: 2,
+			workers: []servers.WorkerOptions{{Pool: "threads", LateAck: true, Prefetch: 4}},
+		},
+		"threads, early ack": {
+			orders: hundred(), idle: celeryHolds(100, 0), busy: celeryHolds(90, 8), executing: 2,
+			workers: []servers.WorkerOptions{{Pool: "threads", Prefetch: 4}},
 		},
 		"topic exchange": {
 			setup: setup{declared: []servers.CeleryQueue{
@@ -122,7 +143,7 @@ func (q quiescence) run(t *testing.T) {
 	}
 	i.await(t, func() string { return cmp.Diff(progress{Started: q.executing}, i.progress(t)) })
 	i.settlesAt(t, q.busy)
-	q.agreesWithRecord(t, i, int64(len(sent)))
+	q.agreesWithRecord(t, i, sent)
 	q.agreesWithWorkers(t, i)
 
 	i.OpenGate(t, "gate")
@@ -146,32 +167,38 @@ func (i *installation) publishGated(t *testing.T, orders []servers.CeleryTask) [
 // workers of a case.
 func (q quiescence) lateAck() bool { return q.solo || q.workers[0].LateAck }
 
-func (q quiescence) agreesWithRecord(t *testing.T, i *installation, sent int64) {
+func (q quiescence) agreesWithRecord(t *testing.T, i *installation, sent []string) {
 	t.Helper()
 	did, sum := i.progress(t), total(q.busy)
 	gone := did.Finished
 	if !q.lateAck() {
 		gone = did.Started
 	}
-	if sum.Backlog+sum.InFlight != sent-gone {
-		t.Errorf("%d were sent, the record is %+v, but backlog and in flight are %+v", sent, did, sum)
+	if sum.Backlog+sum.InFlight != int64(len(sent))-gone {
+		t.Errorf("%d were sent, the record is %+v, but backlog and in flight are %+v", len(sent), did, sum)
+	}
+	for _, id := range i.Record(t).Started {
+		if q.first > 0 && !slices.Contains(sent[len(sent)-q.first:], id) {
+			t.Errorf("task %s has begun before those of the highest priority", id)
+		}
 	}
 }
 
-// agreesWithWorkers compares in flight with what the workers say.
+// agreesWithWorkers compares in flight with what the workers say, who may hear of
+// the beginning of a task after it was recorded.
 func (q quiescence) agreesWithWorkers(t *testing.T, i *installation) {
 	t.Helper()
 	if q.solo {
 		return
 	}
-	held := i.Inspect(t, q.nodes()...)
-	want := int64(len(held.Reserved) + len(held.Scheduled))
-	if q.lateAck() {
-		want += int64(len(held.Active))
-	}
-	if diff := cmp.Diff(want, total(q.busy).InFlight); diff != "" {
-		t.Errorf("what workers hold unacknowledged (-) and in flight (+) differ:\n%s\nthey say %+v", diff, held)
-	}
+	i.await(t, func() string {
+		held := i.Inspect(t, q.nodes()...)
+		want := len(held.Reserved) + len(held.Scheduled)
+		if q.lateAck() {
+			want += len(held.Active)
+		}
+		return cmp.Diff(int64(want), total(q.busy).InFlight)
+	})
 }
 
 func (q quiescence) nodes() []string {

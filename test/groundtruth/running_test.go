@@ -5,17 +5,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
+
+// run is tasks that are executed while samples are taken.
+type run struct {
+	setup
+	workers []servers.WorkerOptions
+	orders  []servers.CeleryTask
+}
 
 // Whatever moment a sample hits, no task is missing in it and none is counted
 // twice, but for those on their way.
 func TestEverySampleIsWithinItsBoundsWhileTasksRun(t *testing.T) {
-	cases := map[string]struct {
-		setup
-		workers []servers.WorkerOptions
-		orders  []servers.CeleryTask
-	}{
+	for name, r := range runs() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r.watch(t)
+		})
+	}
+}
+
+func runs() map[string]run {
+	return map[string]run{
 		"late ack, prefetch 1": {
 			workers: []servers.WorkerOptions{{Concurrency: 2, LateAck: true, Prefetch: 1}},
 			orders:  []servers.CeleryTask{{N: 150, Sleep: 10 * time.Millisecond}, {N: 150}},
@@ -46,22 +60,23 @@ func TestEverySampleIsWithinItsBoundsWhileTasksRun(t *testing.T) {
 			},
 		},
 	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f, _ := newFlow(t, c.setup, c.workers...)
-			f.occupy(t, c.workers)
-			for _, order := range c.orders {
-				f.publish(t, order)
-			}
-			f.OpenGate(t, "gate")
-			s := f.watch(t, func() bool { return f.progress(t).Finished == f.sent })
-			if s.samples < 50 || s.unknown > s.samples/2 {
-				t.Errorf("too little was seen to mean anything: %+v", s)
-			}
-			f.settlesAt(t, f.empty(c.orders))
-		})
+}
+
+// watch checks samples from the moment at which the gate opens. They say something
+// once they have counted what was sent.
+func (r run) watch(t *testing.T) {
+	f, _ := newFlow(t, r.setup, r.workers...)
+	f.occupy(t, r.workers)
+	for _, order := range r.orders {
+		f.publish(t, order)
 	}
+	f.await(t, func() string { return f.uncounted(t) })
+	f.OpenGate(t, "gate")
+	s := f.watch(t, func() bool { return f.progress(t).Finished == f.sent })
+	if s.samples < 50 || s.unknown > s.samples/2 {
+		t.Errorf("too little was seen to mean anything: %+v", s)
+	}
+	f.settlesAt(t, f.empty(r.orders))
 }
 
 // While a worker takes as many messages as it may, which it does in a burst, none
@@ -83,7 +98,8 @@ func TestMessagesAreSeenWhileAWorkerTakesThem(t *testing.T) {
 	f.settlesAt(t, map[string]counts{"celery": {}})
 }
 
-// occupy makes the workers' slots wait for a gate.
+// occupy makes the workers' slots wait for a gate. Workers that share a queue take
+// as much of it as they may: all that they hold waits.
 func (f *flow) occupy(t *testing.T, workers []servers.WorkerOptions) {
 	t.Helper()
 	for _, w := range workers {
@@ -91,8 +107,9 @@ func (f *flow) occupy(t *testing.T, workers []servers.WorkerOptions) {
 		if len(w.Queues) > 0 {
 			name = w.Queues[0]
 		}
-		f.publish(t, servers.CeleryTask{N: w.Concurrency, Queue: name, Gate: "gate"})
+		f.publish(t, servers.CeleryTask{N: w.Concurrency * w.Prefetch, Queue: name, Gate: "gate"})
 	}
+	f.await(t, func() string { return cmp.Diff(progress{Started: f.slots}, f.progress(t)) })
 }
 
 // empty is the queues that tasks were sent to, without any.

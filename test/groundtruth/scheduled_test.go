@@ -54,7 +54,7 @@ func (f *flow) awaitDue(t *testing.T, earliest, latest time.Time) {
 		}
 		notDue := depth.Backlog.N + depth.Scheduled.N
 		switch {
-		case at.Before(earliest) && (notDue < 30-f.workers || notDue > 30):
+		case at.Before(earliest) && (notDue < 30-f.gap || notDue > 30):
 			t.Errorf("%v before any is due: %+v, want 30 waiting or scheduled", earliest.Sub(at), depth)
 		case at.After(latest) && depth.Scheduled.N != 20:
 			t.Errorf("%v after all are due: %+v, want 20 scheduled", at.Sub(latest), depth)

@@ -29,7 +29,7 @@ func TestServedMetricsAreTheTruth(t *testing.T) {
 	f.publish(t, servers.CeleryTask{N: 30, Queue: "b"})
 	f.settlesAt(t, map[string]counts{"a": {42, 18, 10}, "b": {Backlog: 30}})
 
-	metrics := serve(t, f.server.URL(0))
+	metrics := serve(t, f.url, "redis: {}")
 	f.await(t, func() string {
 		return metrics.differ(t, "a", map[string]int64{
 			"celery_queue_backlog": 42, "celery_queue_in_flight": 18,
@@ -49,17 +49,23 @@ func TestServedMetricsAreTheTruth(t *testing.T) {
 // served is the external metrics API of a running program.
 type served struct{ address string }
 
-// serve runs the program on a free loopback port until the test ends.
-func serve(t *testing.T, brokerURL string) served {
+// serve runs the program on a free loopback port until the test ends. Kind is the
+// part of the brokers file that is about the kind of broker.
+func serve(t *testing.T, brokerURL, kind string) served {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "brokers.yaml")
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "url"), []byte(brokerURL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(folder, "brokers.yaml")
 	text := fmt.Sprintf(`apiVersion: celery-hpa.io/v1alpha1
 kind: CeleryBroker
 metadata: {name: truth}
 spec:
-  url: {value: %q}
+  url: {file: url}
   sampling: {interval: 100ms, timeout: 10s}
-`, brokerURL)
+  %s
+`, kind)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
