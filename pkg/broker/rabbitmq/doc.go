@@ -20,8 +20,8 @@
 // ready ones in between is in flight or finished, and counts as in flight until
 // the next list: so a message on its way is in one of the two numbers. While a
 // backlog of a quorum queue is worked off fast, in flight is too high by what was
-// finished since the queue told its numbers; it is never too low for a message that
-// was there then. A message that was published since, and taken at once, is not
+// finished, or purged, since the queue told its numbers; and what a worker has put
+// back since counts twice. It is never too low for a message that was there then. A message that was published since, and taken at once, is not
 // seen until the next list: which is why the time of an in-flight count matters to
 // whoever concludes from it that a queue is idle.
 //
