@@ -2,6 +2,9 @@ package app
 
 import (
 	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
@@ -97,7 +100,16 @@ func rabbitmqConfig(b brokersfile.Broker) rabbitmq.Config {
 		CAFile:             spec.TLS.CAFile,
 		CertFile:           spec.TLS.CertFile,
 		KeyFile:            spec.TLS.KeyFile,
+		QuorumTick:         durationOf(spec.RabbitMQ.QuorumTickInterval),
 		Timeout:            spec.Sampling.Timeout.Duration,
 		MaxAge:             spec.Sampling.MaxAge.Duration,
 	}
+}
+
+// durationOf is zero for what is not set.
+func durationOf(d *metav1.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.Duration
 }

@@ -267,6 +267,12 @@ type RabbitMQ struct {
 	//
 	// +optional
 	Management Management `json:"management,omitempty"`
+	// QuorumTickInterval is the broker's own setting quorum_tick_interval: how
+	// often its quorum queues count what they hold, and so how old a count of
+	// theirs may be. From 100ms to 1h, by default RabbitMQ's 5s.
+	//
+	// +optional
+	QuorumTickInterval *metav1.Duration `json:"quorumTickInterval,omitempty"`
 }
 
 // Management says how to log in to RabbitMQ's management API. Both fields are

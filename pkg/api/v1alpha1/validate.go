@@ -227,6 +227,7 @@ func validateRabbitMQ(r RabbitMQ, source Source, path *field.Path) field.ErrorLi
 	if methods := []string{celery.LoginPlain, celery.LoginAMQPlain, celery.LoginExternal}; r.LoginMethod != "" && !slices.Contains(methods, r.LoginMethod) {
 		errs = append(errs, field.NotSupported(path.Child("loginMethod"), r.LoginMethod, methods))
 	}
+	errs = append(errs, validateDuration(r.QuorumTickInterval, minInterval, maxInterval, path.Child("quorumTickInterval"))...)
 	return append(errs, validateManagement(r.Management, source, path.Child("management"))...)
 }
 

@@ -59,6 +59,10 @@ func TestValidateInFile(t *testing.T) {
 		{"RabbitMQ with settings of Redis", func(b *v1alpha1.CeleryBroker) {
 			b.Spec.URL.Value, b.Spec.Redis.Separator = "amqp://h", ":"
 		}, []string{"spec.redis: Forbidden: has no meaning with a URL of RabbitMQ: remove it"}},
+		{"quorum queues that tell too seldom", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.URL.Value = "amqp://rabbitmq"
+			b.Spec.RabbitMQ.QuorumTickInterval = &metav1.Duration{Duration: 2 * time.Hour}
+		}, []string{`spec.rabbitmq.quorumTickInterval: Invalid value: "2h0m0s": must be from 100ms to 1h0m0s`}},
 		{"Redis with settings of RabbitMQ", func(b *v1alpha1.CeleryBroker) { b.Spec.RabbitMQ.LoginMethod = "EXTERNAL" }, []string{"spec.rabbitmq: Forbidden: has no meaning with a URL of Redis: remove it"}},
 		{"Sentinel without a master", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "sentinel://h" }, []string{"spec.redis.masterName: Required value: a sentinel:// URL needs the name by which the Sentinels know the master"}},
 		{"Sentinel with a master", func(b *v1alpha1.CeleryBroker) { b.Spec.URL.Value = "sentinel://h"; b.Spec.Redis.MasterName = "m" }, nil},

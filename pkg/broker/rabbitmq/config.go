@@ -19,6 +19,8 @@ import (
 const (
 	// DefaultTimeout is that of one sample, dialling included.
 	DefaultTimeout = 2 * time.Second
+	// DefaultQuorumTick is RabbitMQ's own (quorum_tick_interval).
+	DefaultQuorumTick = 5 * time.Second
 	// DefaultMaxAge is how old the management API's last list may be.
 	DefaultMaxAge = 10 * time.Second
 )
@@ -58,6 +60,10 @@ type Config struct {
 	CertFile string
 	KeyFile  string
 
+	// QuorumTick is how often the broker's quorum queues count what they hold, and
+	// so how old the numbers may be that the management API gives of them; 0 means
+	// DefaultQuorumTick.
+	QuorumTick time.Duration
 	// Timeout bounds one sample; 0 means DefaultTimeout.
 	Timeout time.Duration
 	// MaxAge is how old the last list of the management API may be while it cannot
@@ -69,6 +75,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Timeout <= 0 {
 		c.Timeout = DefaultTimeout
+	}
+	if c.QuorumTick <= 0 {
+		c.QuorumTick = DefaultQuorumTick
 	}
 	if c.MaxAge <= 0 {
 		c.MaxAge = DefaultMaxAge

@@ -109,7 +109,10 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 	if list == nil && len(d.known.names) == 0 {
 		return nil, fmt.Errorf("without a list of spec.queues, the queues can be found through the management API alone: %w", unlisted)
 	}
-	r := reading{at: time.Now(), virtualHost: d.endpoints[d.current].VirtualHost, list: list, unlisted: unlisted, seen: d.known.seen}
+	r := reading{
+		at: time.Now(), virtualHost: d.endpoints[d.current].VirtualHost, quorumLag: d.cfg.QuorumTick,
+		list: list, unlisted: unlisted, seen: d.known.seen,
+	}
 	if err := d.ask(ctx, &r, d.known.toAsk(list, begun)); err != nil {
 		return nil, err
 	}

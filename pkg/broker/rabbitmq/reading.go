@@ -17,11 +17,6 @@ const (
 	typeQuorum  = "quorum"
 )
 
-// quorumLag is how old the numbers of a quorum queue may be when the management
-// API gives them: the queue tells them once in this time (RabbitMQ's setting
-// quorum_tick_interval, 5 s by default). Those of a classic queue are asked for.
-const quorumLag = 5 * time.Second
-
 // errETA is why the number of scheduled messages is not known.
 var errETA = errors.New("RabbitMQ does not tell which of the messages that workers hold wait for an ETA")
 
@@ -30,6 +25,9 @@ type reading struct {
 	// at is when the server was asked over AMQP.
 	at          time.Time
 	virtualHost string
+	// quorumLag is how old the numbers of a quorum queue may be when the
+	// management API gives them. Those of a classic queue are of the moment.
+	quorumLag time.Duration
 	// answers are the server's, without queues that the list proves missing.
 	answers map[string]server.Answer
 	// list is the management API's, nil if there is none; unlisted says why.
@@ -119,7 +117,7 @@ func (r reading) countedAt(q management.Queue) time.Time {
 	if q.Type == typeClassic {
 		return r.list.at
 	}
-	return r.list.at.Add(-quorumLag)
+	return r.list.at.Add(-r.quorumLag)
 }
 
 // delayed is the messages in the queues of native delayed delivery.
