@@ -49,12 +49,12 @@ test: setup control-plane ## Run every test
 	$(TEST) -timeout 30m ./...
 
 .PHONY: test-unit
-test-unit: ## Run the tests of the daily loop: under a minute, without a control plane
+test-unit: ## Run the tests of the daily loop, without a control plane
 	go test ./pkg/... ./cmd/...
 
 .PHONY: test-race
 test-race: ## Run the tests of what runs concurrently under the race detector (needs a C compiler)
-	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
+	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/broker/rabbitmq/... ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
 
 .PHONY: bench
 bench: setup control-plane ## Run the benchmarks
