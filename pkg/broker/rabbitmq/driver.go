@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -69,9 +70,15 @@ func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
 	}, d.switchOver)
 }
 
+// errNotFound says why no queue is known. What comes behind it has its advice.
+var errNotFound = errors.New("without a list in spec.queues, the queues can be found through the management API alone")
+
 // explain says what failed, where, why, and what to do about it.
 func (d *Driver) explain(err error) error {
 	hint := server.Hint(err)
+	if errors.Is(err, errNotFound) {
+		hint = ""
+	}
 	if hint != "" {
 		hint = ": " + hint
 	}
@@ -107,7 +114,7 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 		return nil, err
 	}
 	if list == nil && len(d.known.names) == 0 {
-		return nil, fmt.Errorf("without a list of spec.queues, the queues can be found through the management API alone: %w", unlisted)
+		return nil, fmt.Errorf("%w: %w", errNotFound, unlisted)
 	}
 	r := reading{
 		at: time.Now(), virtualHost: d.endpoints[d.current].VirtualHost, quorumLag: d.cfg.QuorumTick,

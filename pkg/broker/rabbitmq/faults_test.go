@@ -59,6 +59,9 @@ func TestFaults(t *testing.T) {
 		"names that need encoding":                            encodedNames,
 		"counts say since when they hold":                     ages,
 		"there is one connection, with a name":                oneConnection,
+		"a limit of connections is named":                     limited,
+		"a broker whose queues cannot be found says so once":  notFound,
+		"an answer without the name of a cluster":             noClusterName,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := startCelery(t, server, nil)
@@ -496,4 +499,30 @@ func oneConnection(t *testing.T, b *celeryBroker) {
 		}
 		return len(ours) == 1 && ours[0].Properties.Name == "celery-hpa" && ours[0].Timeout == 10 // the heartbeat
 	})
+}
+
+func limited(t *testing.T, b *celeryBroker) {
+	b.API(t, http.MethodPut, "/vhost-limits/"+url.PathEscape(b.vhost)+"/max-connections", map[string]any{"value": 1})
+	brokertest.ExpectError(t, b.NewDriver(t, brokertest.RightPassword, "celery"), "limit", "raise the limit")
+}
+
+func notFound(t *testing.T, b *celeryBroker) {
+	b.cfg.ManagementURL = "http://127.0.0.1:1"
+	_, err := b.NewDriver(t, brokertest.RightPassword).Sample(t.Context())
+	brokertest.CheckText(t, err, "spec.queues", "http://127.0.0.1:1", "connection refused")
+	if n := strings.Count(err.Error(), "is the server running at this address?"); n != 1 {
+		t.Errorf("the advice is given %d times, want once: %v", n, err)
+	}
+}
+
+func noClusterName(t *testing.T, b *celeryBroker) {
+	s := startSpoiler(t, b.ManagementURL())
+	s.path = "/api/cluster-name"
+	s.set(replaced(200, "application/json", "<html>"))
+	b.cfg.ManagementURL = s.URL
+	sample, err := b.NewDriver(t, brokertest.RightPassword, "celery").Sample(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPart(t, sample, s.URL, "cluster's name", "is this the management API of RabbitMQ?")
 }

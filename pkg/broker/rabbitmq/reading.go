@@ -86,7 +86,7 @@ func (r reading) uncountable(name string) error {
 	case "", "running", "idle", "flow", "syncing":
 		return nil
 	default:
-		return fmt.Errorf("queue %q is %s: its messages cannot be counted; see rabbitmqctl list_queues name state, and the broker's log", name, state)
+		return fmt.Errorf("queue %q is %.60s: its messages cannot be counted; see rabbitmqctl list_queues name state, and the broker's log", name, state)
 	}
 }
 
@@ -130,7 +130,7 @@ func (r reading) delayed() *queue.Count {
 		if !celery.IsDelayedQueue(name) {
 			continue
 		}
-		if !q.Ready.Known || !q.Unacked.Known {
+		if !q.Ready.Known || !q.Unacked.Known || r.uncountable(name) != nil {
 			return nil
 		}
 		sum.N += q.Ready.N + q.Unacked.N

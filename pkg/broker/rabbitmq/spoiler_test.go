@@ -18,8 +18,8 @@ import (
 // of queues, for what a real one cannot be made to answer.
 type spoiler struct {
 	*httptest.Server
+	path  string // below which answers are spoiled
 	spoil atomic.Pointer[func(answer) error]
-	lists atomic.Int64
 }
 
 // answer is one of the management API's. The proxy closes its body.
@@ -34,7 +34,7 @@ func startSpoiler(t *testing.T, managementURL string) *spoiler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &spoiler{}
+	s := &spoiler{path: "/api/queues/"}
 	s.set(nil)
 	s.Server = httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
@@ -43,10 +43,9 @@ func startSpoiler(t *testing.T, managementURL string) *spoiler {
 			w.WriteHeader(http.StatusBadGateway)
 		},
 		ModifyResponse: func(r *http.Response) error {
-			if !strings.HasPrefix(r.Request.URL.Path, "/api/queues/") {
+			if !strings.HasPrefix(r.Request.URL.Path, s.path) {
 				return nil
 			}
-			s.lists.Add(1)
 			if spoil := *s.spoil.Load(); spoil != nil {
 				return spoil(answer{r})
 			}

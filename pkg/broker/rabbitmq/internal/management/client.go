@@ -68,7 +68,11 @@ func (c *Client) ClusterName(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer body.Close()
-	return decodeClusterName(body)
+	name, err := decodeClusterName(body)
+	if err != nil {
+		return "", c.explain(err)
+	}
+	return name, nil
 }
 
 // Queues lists the queues of interest, and maybe others. It blocks until all

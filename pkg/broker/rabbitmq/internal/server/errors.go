@@ -12,12 +12,12 @@ import (
 // Hint is advice for the usual causes, or empty.
 func Hint(err error) string {
 	advice := []struct{ sign, hint string }{
+		{"limit (", "the broker takes no more connections of this user or virtual host, or at all: raise the limit"},
 		{"vhost", "check the virtual host, which is the path of the broker URL (a slash in it is written %2F), and give the user a permission for it: rabbitmqctl set_permissions -p VHOST USER '^$' '^$' '^$'"},
 		{"Login was refused", "the user name or password of the broker URL is wrong"},
 		{"username or password", "the user name or password of the broker URL is wrong"},
 		{"can only connect via localhost", "the user guest may log in from the broker's own machine alone: use another"},
 		{"SASL could not negotiate", "the broker does not offer the login method (login_method in the URL, or rabbitmq.loginMethod)"},
-		{"limit", "the broker takes no more connections or channels of this user or virtual host: raise the limit"},
 		{"first record does not look like a TLS handshake", "the server speaks no TLS on this port: use amqp:// instead of amqps://"},
 		{"CONNECTION_FORCED", "the broker is being stopped, or somebody closed the connection"},
 		{"INTERNAL_ERROR", "see the broker's log"},
