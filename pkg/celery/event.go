@@ -1,7 +1,6 @@
 package celery
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,31 +89,11 @@ func DecodePublishedEvent(message []byte) (WorkerEvent, error) {
 	if len(message) > 2*maxEvent { // base64, and the envelope
 		return WorkerEvent{}, fmt.Errorf("%w: it has %d bytes, more than %d", ErrEvent, len(message), 2*maxEvent)
 	}
-	var envelope struct {
-		Body        string `json:"body"`
-		ContentType string `json:"content-type"`
-		Encoding    string `json:"content-encoding"`
-		Headers     struct {
-			Compression json.RawMessage `json:"compression"`
-		} `json:"headers"`
-		Properties struct {
-			BodyEncoding string `json:"body_encoding"`
-		} `json:"properties"`
+	m, err := openEnvelope(message)
+	if err != nil {
+		return WorkerEvent{}, fmt.Errorf("%w: %w", ErrEvent, err)
 	}
-	if json.Unmarshal(message, &envelope) != nil {
-		return WorkerEvent{}, fmt.Errorf("%w: its envelope is not the one that kombu writes", ErrEvent)
-	}
-	if c := envelope.Headers.Compression; c != nil && string(c) != "null" {
-		return WorkerEvent{}, fmt.Errorf("%w: it is compressed", ErrEvent)
-	}
-	body := []byte(envelope.Body)
-	if envelope.Properties.BodyEncoding == "base64" {
-		var err error
-		if body, err = base64.StdEncoding.DecodeString(envelope.Body); err != nil {
-			return WorkerEvent{}, fmt.Errorf("%w: its body is not base64", ErrEvent)
-		}
-	}
-	return DecodeWorkerEvent(envelope.ContentType, envelope.Encoding, body)
+	return DecodeWorkerEvent(m.contentType, m.contentEncoding, m.body)
 }
 
 // decodeEvent reads the event itself.

@@ -5,6 +5,10 @@ import (
 	"strings"
 )
 
+// OwnQueuePrefix begins the names of the queues that celery-hpa makes for itself, to
+// hear the workers and their replies.
+const OwnQueuePrefix = "celery-hpa."
+
 // IsInternalExchange reports whether an exchange serves Celery itself and
 // carries no tasks for a queue: remote control and its replies
 // (kombu/pidbox.py, exchange_fmt), and events (celery/events/event.py).
@@ -17,7 +21,8 @@ func IsInternalExchange(name string) bool {
 // broadcast copies (kombu/common.py, Broadcast), the queues of single workers
 // (worker_direct: celery/utils/nodenames.py), results, and queues without a name
 // of their own: replies of the rpc result backend, which are named by a UUID
-// (celery/backends/rpc.py), and "amq.gen-", which the broker makes up.
+// (celery/backends/rpc.py), and "amq.gen-", which the broker makes up; or one of
+// celery-hpa's own.
 //
 // The queues of native delayed delivery are not among them: see IsDelayedQueue.
 func IsInternalQueue(name string) bool {
@@ -26,7 +31,7 @@ func IsInternalQueue(name string) bool {
 			return true
 		}
 	}
-	for _, prefix := range []string{"celeryev.", "bcast.", "celery-task-meta-", "celery-taskset-meta-", "amq.gen-"} {
+	for _, prefix := range []string{"celeryev.", "bcast.", "celery-task-meta-", "celery-taskset-meta-", "amq.gen-", OwnQueuePrefix} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
