@@ -68,8 +68,8 @@ type loop struct {
 	pause    time.Duration
 }
 
-// run samples until ctx is done. It blocks.
-func (l *loop) run(ctx context.Context) {
+// Run samples until ctx is done. It blocks.
+func (l *loop) Run(ctx context.Context) {
 	broker, err := l.spec.Open()
 	if err != nil {
 		l.fail(err, time.Now())

@@ -1,0 +1,2 @@
+// Package perbroker runs one loop for each broker of a set that changes.
+package perbroker
