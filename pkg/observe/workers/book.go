@@ -1,0 +1,147 @@
+package workers
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+const (
+	// maxWorkers bounds the workers that are known of one broker. Others are as if
+	// they were never heard, which is unknown.
+	maxWorkers = 20_000
+	// forgetAfter is how long a worker that has gone silent is remembered where no
+	// pod is known to hold it.
+	forgetAfter = 10 * time.Minute
+	// maxRecent bounds the heartbeats that are remembered of one worker.
+	maxRecent = 64
+)
+
+// identity tells workers apart. Two of one node name and one process number,
+// which containers make possible, are taken for one.
+type identity struct {
+	node string
+	pid  celery.Number
+}
+
+// book is what is known of the workers of one broker. It is pure: not safe for
+// concurrent use, without a clock.
+type book struct {
+	broker  queue.BrokerRef
+	workers map[identity]*entry
+	hosts   map[string][]*entry
+}
+
+// entry is a worker with what only the book needs to know of it.
+type entry struct {
+	Worker
+	processed celery.Number
+	recent    []beat
+	questions
+}
+
+// beat is what one heartbeat said.
+type beat struct {
+	at     time.Time
+	active celery.Number
+}
+
+func newBook(broker queue.BrokerRef) *book {
+	return &book{broker: broker, workers: map[identity]*entry{}, hosts: map[string][]*entry{}}
+}
+
+// hear takes in what a worker says of itself.
+func (b *book) hear(e celery.WorkerEvent, now time.Time) {
+	entry := b.find(e, now)
+	if entry == nil {
+		return
+	}
+	switch e.State {
+	case celery.WorkerOffline:
+		entry.Offline = true
+	case celery.WorkerOnline:
+		entry.Offline = false
+		entry.restart()
+	case celery.WorkerBeating:
+		entry.Offline = false // nothing is sent after worker-offline: it is another process
+	}
+	entry.count(e, now)
+}
+
+// find returns the worker of an event, a new one if it was not known, and nil if
+// there are too many.
+func (b *book) find(e celery.WorkerEvent, now time.Time) *entry {
+	id := identity{e.Node, e.PID}
+	if known := b.workers[id]; known != nil {
+		return known
+	}
+	if len(b.workers) >= maxWorkers {
+		return nil
+	}
+	made := &entry{Worker: Worker{Broker: b.broker, Node: e.Node, Host: e.Host(), PID: e.PID, Since: now}}
+	made.restart()
+	b.workers[id] = made
+	b.hosts[made.Host] = append(b.hosts[made.Host], made)
+	return made
+}
+
+// restart forgets what only an earlier process can have said.
+func (e *entry) restart() {
+	e.Slots, e.Queues, e.Tasks = celery.Number{}, nil, nil
+	e.recent = nil
+	e.questions = newQuestions()
+}
+
+// count takes in the numbers of an event.
+func (e *entry) count(event celery.WorkerEvent, now time.Time) {
+	e.Frequency = cmp.Or(event.Frequency, defaultFrequency)
+	active := e.withTwins(beat{now, event.Active})
+	if active != e.Active || event.Processed != e.processed {
+		e.want(celery.MethodActive)
+	}
+	if active.Known && active.N == 0 {
+		e.Tasks = nil
+		e.drop(celery.MethodActive)
+	}
+	if wasBusy, isBusy := e.Active.N > 0 || !e.Active.Known, active.N > 0 || !active.Known; wasBusy != isBusy {
+		e.Since = now
+	}
+	e.Active, e.processed, e.HeardAt = active, event.Processed, now
+}
+
+// withTwins is how many tasks execute by the latest heartbeat, or the most by any
+// that came closer to it than one worker sends them: those are of several workers
+// of one name. Unknown is more than any number.
+func (e *entry) withTwins(latest beat) celery.Number {
+	alone := latest.at.Add(-e.Frequency * 9 / 10)
+	e.recent = slices.DeleteFunc(e.recent, func(b beat) bool { return b.at.Before(alone) })
+	if len(e.recent) < maxRecent {
+		e.recent = append(e.recent, latest)
+	}
+	most := latest.active
+	for _, b := range e.recent {
+		if !b.active.Known || !most.Known {
+			return celery.Number{}
+		}
+		most.N = max(most.N, b.active.N)
+	}
+	return most
+}
+
+// sweep forgets workers that have long been silent, unless keep is true for their
+// host.
+func (b *book) sweep(now time.Time, keep func(host string) bool) {
+	for id, e := range b.workers {
+		if now.Sub(e.HeardAt) <= forgetAfter || keep(e.Host) {
+			continue
+		}
+		delete(b.workers, id)
+		b.hosts[e.Host] = slices.DeleteFunc(b.hosts[e.Host], func(other *entry) bool { return other == e })
+		if len(b.hosts[e.Host]) == 0 {
+			delete(b.hosts, e.Host)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package workers
+
+import (
+	"slices"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
+)
+
+const (
+	// refresh is after how long queues and slots are asked for again: both can be
+	// changed by remote control.
+	refresh = time.Minute
+	// firstRetry and lastRetry bound the pause before a worker is asked again that
+	// has not answered, which doubles. One of the solo pool cannot answer while it
+	// executes, one that has remote control switched off never does.
+	firstRetry = time.Second
+	lastRetry  = 30 * time.Second
+	// maxAsked bounds the workers that one message asks.
+	maxAsked = 200
+)
+
+// questions are what remote control should ask a worker, by when it may be asked.
+type questions struct {
+	from    map[celery.Method]time.Time
+	pending map[celery.Method]bool
+	misses  int
+}
+
+func newQuestions() questions {
+	q := questions{from: map[celery.Method]time.Time{}, pending: map[celery.Method]bool{}}
+	q.want(celery.MethodActiveQueues)
+	q.want(celery.MethodStats)
+	return q
+}
+
+// want asks as soon as may be.
+func (q *questions) want(m celery.Method) { q.pending[m] = true }
+
+// drop asks no more.
+func (q *questions) drop(m celery.Method) { q.pending[m] = false }
+
+// due returns the names of workers to ask a question, at most maxAsked, those that
+// have waited longest first.
+func (b *book) due(m celery.Method, now time.Time) []string {
+	var found []*entry
+	for _, e := range b.workers {
+		if e.pending[m] && !now.Before(e.from[m]) && !e.Offline && !e.Silent(now) && !b.isAmbiguous(e, now) {
+			found = append(found, e)
+		}
+	}
+	slices.SortFunc(found, func(x, y *entry) int { return x.from[m].Compare(y.from[m]) })
+	nodes := make([]string, 0, min(len(found), maxAsked))
+	for _, e := range found[:min(len(found), maxAsked)] {
+		nodes = append(nodes, e.Node)
+	}
+	return nodes
+}
+
+// isAmbiguous reports whether another live worker has the name of this one: whose
+// answer one gets could not be told.
+func (b *book) isAmbiguous(e *entry, now time.Time) bool {
+	return slices.ContainsFunc(b.hosts[e.Host], func(other *entry) bool {
+		return other != e && other.Node == e.Node && !other.Offline && !other.Silent(now)
+	})
+}
+
+// learn takes in the answers to a question, and that there was none from the other
+// workers that were asked.
+func (b *book) learn(m celery.Method, asked []string, replies []celery.ControlReply, now time.Time) {
+	answers := make(map[string]celery.ControlReply, len(replies))
+	for _, r := range replies {
+		answers[r.Node] = r
+	}
+	wanted := make(map[string]bool, len(asked))
+	for _, node := range asked {
+		wanted[node] = true
+	}
+	for _, e := range b.workers {
+		if !wanted[e.Node] {
+			continue
+		}
+		if reply, ok := answers[e.Node]; ok && e.apply(m, reply) == nil {
+			e.answered(m, now)
+			continue
+		}
+		e.missed(m, now)
+	}
+}
+
+// apply takes in one answer. What cannot be understood is as no answer.
+func (e *entry) apply(m celery.Method, reply celery.ControlReply) error {
+	switch m {
+	case celery.MethodActive:
+		tasks, err := reply.Active()
+		if err != nil {
+			return err
+		}
+		e.Tasks = e.executing(tasks)
+	case celery.MethodActiveQueues:
+		queues, err := reply.Queues()
+		if err != nil {
+			return err
+		}
+		e.Queues = queues
+	case celery.MethodStats:
+		slots, err := reply.Slots()
+		if err != nil {
+			return err
+		}
+		e.Slots = celery.Number{N: slots, Known: true}
+	}
+	return nil
+}
+
+func (e *entry) answered(m celery.Method, now time.Time) {
+	e.misses = 0
+	if m == celery.MethodActive {
+		e.drop(m)
+		e.from[m] = now
+		return
+	}
+	e.from[m] = now.Add(refresh)
+}
+
+func (e *entry) missed(m celery.Method, now time.Time) {
+	pause := firstRetry << min(e.misses, 5)
+	e.misses++
+	e.from[m] = now.Add(min(pause, lastRetry))
+}
+
+// executing says of which queue each task is. With an exchange other than the
+// anonymous one the worker's own queues tell, if they do; a task of no queue that
+// can be told is left out, and counts for the worker alone.
+func (e *entry) executing(tasks []celery.ActiveTask) []celery.ExecutingTask {
+	executing := make([]celery.ExecutingTask, 0, len(tasks))
+	for _, t := range tasks {
+		if name := e.queueOf(t); name != "" {
+			executing = append(executing, celery.ExecutingTask{ID: t.ID, Queue: name, Acknowledged: t.Acknowledged})
+		}
+	}
+	return executing
+}
+
+func (e *entry) queueOf(t celery.ActiveTask) string {
+	if t.Exchange == "" {
+		return t.RoutingKey
+	}
+	if len(e.Queues) == 1 {
+		return e.Queues[0].Name
+	}
+	for _, q := range e.Queues {
+		if q.Exchange == t.Exchange && q.RoutingKey == t.RoutingKey {
+			return q.Name
+		}
+	}
+	return ""
+}

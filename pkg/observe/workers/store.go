@@ -1,0 +1,156 @@
+package workers
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+// Why nothing is known of the workers of a broker.
+var (
+	// ErrNotListening says that heartbeats are not heard at present.
+	ErrNotListening = errors.New("the heartbeats of workers are not heard")
+	// ErrNoControl says that workers are not asked by remote control.
+	ErrNoControl = errors.New("workers are not asked by remote control")
+)
+
+// Store is what is known of the workers of each broker. Its methods are safe for
+// concurrent use and do no I/O. What they return is the caller's, but for the slices
+// within a Worker, which must not be changed.
+type Store struct {
+	mu    sync.RWMutex
+	books map[queue.BrokerRef]*shelf
+}
+
+// shelf is a book and how it is filled.
+type shelf struct {
+	*book
+	deaf, mute error // why not listening, or not asking; nil if so
+}
+
+// NewStore returns an empty store.
+func NewStore() *Store { return &Store{books: map[queue.BrokerRef]*shelf{}} }
+
+// OnHost returns the workers of a namespace's brokers that run on a host.
+func (s *Store) OnHost(namespace, host string) []Worker {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var found []Worker
+	for ref, b := range s.books {
+		if ref.Namespace != namespace {
+			continue
+		}
+		for _, e := range b.hosts[host] {
+			found = append(found, e.Worker)
+		}
+	}
+	return found
+}
+
+// Of returns the workers of one broker, in no order.
+func (s *Store) Of(ref queue.BrokerRef) []Worker {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	b := s.books[ref]
+	if b == nil {
+		return nil
+	}
+	found := make([]Worker, 0, len(b.workers))
+	for _, e := range b.workers {
+		found = append(found, e.Worker)
+	}
+	return found
+}
+
+// Executing returns the tasks that the workers of a broker were last heard to
+// execute, those of workers that have gone silent or shut down included, for as
+// long as these are remembered.
+func (s *Store) Executing(ref queue.BrokerRef) []celery.ExecutingTask {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	b := s.books[ref]
+	if b == nil {
+		return nil
+	}
+	var tasks []celery.ExecutingTask
+	for _, e := range b.workers {
+		tasks = append(tasks, e.Tasks...)
+	}
+	return tasks
+}
+
+// Listening returns nil while the heartbeats of all brokers of a namespace are
+// heard, else an error that says which are not, and why. It wraps ErrNotListening.
+func (s *Store) Listening(namespace string) error {
+	return s.faults(namespace, ErrNotListening, func(b *shelf) error { return b.deaf })
+}
+
+// Control returns nil while remote control may be used with all brokers of a
+// namespace, else an error like that of Listening. It wraps ErrNoControl.
+func (s *Store) Control(namespace string) error {
+	return s.faults(namespace, ErrNoControl, func(b *shelf) error { return b.mute })
+}
+
+func (s *Store) faults(namespace string, kind error, of func(*shelf) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var errs []error
+	for ref, b := range s.books {
+		if ref.Namespace == namespace && of(b) != nil {
+			errs = append(errs, fmt.Errorf("broker %s: %w: %w", ref, kind, of(b)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Brokers returns which brokers' workers are to be heard, and why those of each are
+// not, nil if they are.
+func (s *Store) Brokers() map[queue.BrokerRef]error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	brokers := make(map[queue.BrokerRef]error, len(s.books))
+	for ref, b := range s.books {
+		brokers[ref] = b.deaf
+	}
+	return brokers
+}
+
+// edit lets do change what is known of a broker's workers, if it is still declared.
+func (s *Store) edit(ref queue.BrokerRef, do func(*shelf)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.books[ref]; b != nil {
+		do(b)
+	}
+}
+
+// due returns the workers to ask a question.
+func (s *Store) due(ref queue.BrokerRef, m celery.Method, now time.Time) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	b := s.books[ref]
+	if b == nil {
+		return nil
+	}
+	return b.due(m, now)
+}
+
+func (s *Store) declare(ref queue.BrokerRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.books[ref] = &shelf{
+		book: newBook(ref),
+		deaf: errors.New("listening has not begun yet"),
+		mute: errors.New("none has been asked yet"),
+	}
+}
+
+func (s *Store) forget(ref queue.BrokerRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.books, ref)
+}

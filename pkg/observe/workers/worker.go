@@ -1,0 +1,59 @@
+package workers
+
+import (
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+const (
+	// defaultFrequency is Celery's (celery/worker/heartbeat.py), for a worker that
+	// does not tell its own.
+	defaultFrequency = 2 * time.Second
+	// missedBeats is after how many heartbeats that did not come a worker is silent.
+	missedBeats = 3
+	// maxSilence is the longest time that anything said is worth, however seldom a
+	// worker sends its heartbeats.
+	maxSilence = 30 * time.Second
+)
+
+// Worker is what is known of one worker process. Times are of our own clock: when
+// something was heard.
+type Worker struct {
+	// Broker is where it was heard.
+	Broker queue.BrokerRef
+	// Node is its name, Host the part of it that is the pod's.
+	Node, Host string
+	// PID tells apart workers of one name.
+	PID celery.Number
+	// HeardAt is when anything was heard of it last.
+	HeardAt time.Time
+	// Frequency is the time from one heartbeat to the next.
+	Frequency time.Duration
+	// Offline is true once it has said that it shuts down, with tasks that may
+	// still execute.
+	Offline bool
+	// Active is how many tasks executed at HeardAt, unknown if it did not say.
+	Active celery.Number
+	// Since is since when, as far as was heard, it has executed something without a
+	// pause, or nothing at all.
+	Since time.Time
+	// Slots is how many tasks it can execute at once, unknown until remote control
+	// has told.
+	Slots celery.Number
+	// Queues are those that it serves, nil until remote control has told.
+	Queues []celery.ServedQueue
+	// Tasks are those that it executes, as remote control has told last. They may
+	// be fewer than Active for as long as it takes to ask.
+	Tasks []celery.ExecutingTask
+}
+
+// Silent reports whether a worker has been silent for so long that what it said
+// last says nothing of the present.
+func (w Worker) Silent(now time.Time) bool { return now.Sub(w.HeardAt) > w.patience() }
+
+// patience is how long a worker may be silent.
+func (w Worker) patience() time.Duration {
+	return min(missedBeats*w.Frequency, maxSilence)
+}

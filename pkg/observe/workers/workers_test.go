@@ -1,0 +1,333 @@
+package workers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var broker = queue.BrokerRef{Namespace: "airflow", Name: "redis"}
+
+// source stands in for a broker: with it time is the test's own.
+type source struct {
+	events chan celery.WorkerEvent
+	broken chan error
+
+	mu      sync.Mutex
+	asked   []string
+	answers map[string]string // by method and node: the content
+	refusal error
+}
+
+func newSource() *source {
+	return &source{answers: map[string]string{}}
+}
+
+func (s *source) Listen(ctx context.Context, listening func(), heard func(celery.WorkerEvent, error)) error {
+	listening()
+	for {
+		select {
+		case e := <-s.events:
+			heard(e, nil)
+		case err := <-s.broken:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *source) Ask(_ context.Context, m celery.Method, nodes []string) ([]celery.ControlReply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slices.Sort(nodes)
+	s.asked = append(s.asked, string(m)+" "+strings.Join(nodes, ","))
+	if s.refusal != nil {
+		return nil, s.refusal
+	}
+	var replies []celery.ControlReply
+	for _, node := range nodes {
+		content, ok := s.answers[string(m)+" "+node]
+		if !ok {
+			continue
+		}
+		reply, err := celery.DecodeControlReply("application/json", "utf-8", "", fmt.Appendf(nil, `{%q: %s}`, node, content))
+		if err != nil {
+			return nil, err
+		}
+		replies = append(replies, reply)
+	}
+	return replies, nil
+}
+
+func (s *source) Close() error { return nil }
+
+// takeAsked returns the questions since the last call.
+func (s *source) takeAsked() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() { s.asked = nil }()
+	return s.asked
+}
+
+type silent struct{}
+
+func (silent) Heard(queue.BrokerRef, error) {}
+func (silent) Deaf(queue.BrokerRef)         {}
+
+// run has a group hear a source while do runs, with a clock of its own.
+func run(t *testing.T, s *source, do func(*workers.Store)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s.events, s.broken = make(chan celery.WorkerEvent), make(chan error) // of the test's own clock
+		ctx, cancel := context.WithCancel(t.Context())
+		store := workers.NewStore()
+		group := workers.NewGroup(store, silent{}, func(_, host string) bool { return host == "kept" }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		group.Apply(ctx, []workers.Spec{{Ref: broker, Control: true, Fingerprint: "1", Open: func() (workers.Source, error) { return s, nil }}})
+		synctest.Wait()
+		do(store)
+		cancel()
+		group.Wait()
+	})
+}
+
+func number(n int64) celery.Number { return celery.Number{N: n, Known: true} }
+
+func beat(host string, pid, active, processed int64) celery.WorkerEvent {
+	return celery.WorkerEvent{
+		State: celery.WorkerBeating, Node: "celery@" + host, PID: number(pid), Frequency: 2 * time.Second,
+		Active: number(active), Processed: number(processed),
+	}
+}
+
+// say lets a worker speak, and waits until it was heard.
+func (s *source) say(e celery.WorkerEvent) {
+	s.events <- e
+	synctest.Wait()
+}
+
+func TestHeartbeatsAreRemembered(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		start := time.Now()
+		s.say(beat("pod-1.domain", 7, 2, 5))
+		got := store.OnHost("airflow", "pod-1")
+		want := []workers.Worker{{
+			Broker: broker, Node: "celery@pod-1.domain", Host: "pod-1", PID: number(7),
+			HeardAt: start, Frequency: 2 * time.Second, Active: number(2), Since: start,
+		}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("workers (-want +got):\n%s", diff)
+		}
+		if other := store.OnHost("media", "pod-1"); other != nil {
+			t.Errorf("another namespace sees %v", other)
+		}
+	})
+}
+
+func TestWorkerIsSilentAfterThreeHeartbeats(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("pod-1", 7, 0, 0))
+		time.Sleep(6 * time.Second)
+		if store.OnHost("airflow", "pod-1")[0].Silent(time.Now()) {
+			t.Error("silent after exactly three heartbeats' time")
+		}
+		time.Sleep(time.Millisecond)
+		if !store.OnHost("airflow", "pod-1")[0].Silent(time.Now()) {
+			t.Error("not silent after more than three heartbeats' time")
+		}
+	})
+}
+
+func TestWorkerWithRareHeartbeatsIsNotTrustedForLong(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		e := beat("pod-1", 7, 0, 0)
+		e.Frequency = 10 * time.Minute
+		s.say(e)
+		time.Sleep(31 * time.Second)
+		if !store.OnHost("airflow", "pod-1")[0].Silent(time.Now()) {
+			t.Error("a heartbeat of 31 s ago still says what the worker does")
+		}
+	})
+}
+
+func TestShutdownIsRememberedUntilAnotherProcessSpeaks(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("pod-1", 7, 1, 1))
+		offline := beat("pod-1", 7, 1, 1)
+		offline.State = celery.WorkerOffline
+		s.say(offline)
+		if w := store.OnHost("airflow", "pod-1")[0]; !w.Offline || w.Active.N != 1 {
+			t.Errorf("after worker-offline: %+v", w)
+		}
+		online := beat("pod-1", 7, 0, 0)
+		online.State = celery.WorkerOnline
+		s.say(online)
+		if w := store.OnHost("airflow", "pod-1")[0]; w.Offline {
+			t.Errorf("after worker-online: %+v", w)
+		}
+	})
+}
+
+func TestBusiestOfTwinsCounts(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		busyAt := func() bool { return store.OnHost("airflow", "pod-1")[0].Active.N > 0 }
+		for round := range 5 {
+			s.say(beat("pod-1", 1, 0, 3))
+			if round > 0 && !busyAt() {
+				t.Errorf("round %d: the idle twin hides the busy one", round)
+			}
+			time.Sleep(500 * time.Millisecond)
+			s.say(beat("pod-1", 1, 1, 9))
+			if !busyAt() {
+				t.Errorf("round %d: the busy twin was not heard", round)
+			}
+			time.Sleep(1500 * time.Millisecond)
+		}
+		s.say(beat("pod-1", 1, 0, 3))
+		time.Sleep(2 * time.Second)
+		s.say(beat("pod-1", 1, 0, 3))
+		if busyAt() {
+			t.Error("busy although the busy twin is gone")
+		}
+	})
+}
+
+func TestHeartbeatWithoutCountsIsUnknown(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("pod-1", 7, 0, 0))
+		time.Sleep(2 * time.Second)
+		asked := beat("pod-1", 7, 0, 0)
+		asked.Active, asked.Processed = celery.Number{}, celery.Number{}
+		s.say(asked)
+		if store.OnHost("airflow", "pod-1")[0].Active.Known {
+			t.Error("a heartbeat without counts left the worker's idleness known")
+		}
+	})
+}
+
+func TestWorkersAreForgottenUnlessAPodIsThere(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("gone", 7, 0, 0))
+		s.say(beat("kept", 7, 0, 0))
+		time.Sleep(11 * time.Minute)
+		synctest.Wait()
+		if len(store.OnHost("airflow", "gone")) != 0 || len(store.OnHost("airflow", "kept")) != 1 {
+			t.Errorf("after 11 minutes: %v", store.Of(broker))
+		}
+	})
+}
+
+func TestWorkersAreAskedWhenSomethingHasChanged(t *testing.T) {
+	s := newSource()
+	s.answers = map[string]string{
+		"active_queues celery@a": `[{"name": "celery", "exchange": {"name": "celery"}, "routing_key": "celery"}]`,
+		"stats celery@a":         `{"pool": {"max-concurrency": 4}}`,
+		"active celery@a": `[{"id": "1", "args": ["secret"], "acknowledged": true, "delivery_info": {"exchange": "", "routing_key": "celery"}},
+			{"id": "2", "acknowledged": false, "delivery_info": {"exchange": "elsewhere", "routing_key": "x"}}]`,
+	}
+	run(t, s, func(store *workers.Store) {
+		tick := func() []string {
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			return s.takeAsked()
+		}
+		expect := func(what string, want ...string) {
+			t.Helper()
+			if diff := cmp.Diff(want, tick()); diff != "" {
+				t.Errorf("%s: asked (-want +got):\n%s", what, diff)
+			}
+		}
+		s.say(beat("a", 7, 2, 2))
+		expect("a new worker", "active_queues celery@a", "stats celery@a", "active celery@a")
+		w := store.OnHost("airflow", "a")[0]
+		want := []celery.ExecutingTask{{ID: "1", Queue: "celery", Acknowledged: true}, {ID: "2", Queue: "celery"}}
+		if diff := cmp.Diff(want, w.Tasks); diff != "" || w.Slots != number(4) || w.Queues[0].Name != "celery" {
+			t.Errorf("slots %v, queues %v, tasks (-want +got):\n%s", w.Slots, w.Queues, diff)
+		}
+		s.say(beat("a", 7, 2, 2))
+		expect("nothing new")
+		s.say(beat("a", 7, 2, 3))
+		expect("a task was replaced by another", "active celery@a")
+		s.say(beat("a", 7, 0, 3))
+		expect("nothing executes")
+		if tasks := store.Executing(broker); tasks != nil {
+			t.Errorf("an idle worker executes %v", tasks)
+		}
+	})
+}
+
+func TestWorkerThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
+	s := newSource()
+	run(t, s, func(*workers.Store) {
+		asked := 0
+		for second := range 120 {
+			s.say(beat("mute", 7, 1, int64(second)))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			for _, question := range s.takeAsked() {
+				if strings.HasPrefix(question, "active ") {
+					asked++
+				}
+			}
+		}
+		if asked < 3 || asked > 12 {
+			t.Errorf("a worker that never answers was asked %d times in two minutes", asked)
+		}
+	})
+}
+
+func TestRefusedRemoteControlIsSaid(t *testing.T) {
+	s := newSource()
+	s.refusal = errors.New("no right to publish")
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("a", 7, 1, 1))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		err := store.Control("airflow")
+		if !errors.Is(err, workers.ErrNoControl) || !strings.Contains(err.Error(), "no right to publish") {
+			t.Errorf("Control says %v", err)
+		}
+	})
+}
+
+func TestLostConnectionIsTriedAgainAndWorkersGoSilentMeanwhile(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("a", 7, 0, 0))
+		s.broken <- errors.New("connection reset")
+		synctest.Wait()
+		if err := store.Listening("airflow"); !errors.Is(err, workers.ErrNotListening) || !strings.Contains(err.Error(), "connection reset") {
+			t.Errorf("Listening says %v", err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if err := store.Listening("airflow"); err != nil {
+			t.Errorf("a second after the loss: %v", err)
+		}
+		s.say(beat("a", 7, 0, 0))
+	})
+}
