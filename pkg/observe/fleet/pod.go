@@ -1,0 +1,163 @@
+package fleet
+
+import (
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// maxHostname is the length to which Kubernetes cuts the host name of a pod
+// (k8s.io/kubernetes/pkg/kubelet/util, TruncatePodHostnameIfNeeded).
+const maxHostname = 63
+
+// ownAnnotations are the annotations of pods that celery-hpa may write.
+func ownAnnotations() []string {
+	return []string{
+		"controller.kubernetes.io/pod-deletion-cost",
+		"cluster-autoscaler.kubernetes.io/safe-to-evict",
+		"karpenter.sh/do-not-disrupt",
+	}
+}
+
+// slim drops of an object what nobody here reads: with thousands of pods it is most
+// of the memory. It is a transform of informers.
+func slim(object any) (any, error) {
+	switch o := object.(type) {
+	case *corev1.Pod:
+		return slimPod(o), nil
+	case *appsv1.Deployment:
+		return &appsv1.Deployment{ObjectMeta: slimMeta(o.ObjectMeta)}, nil
+	case *appsv1.StatefulSet:
+		return &appsv1.StatefulSet{ObjectMeta: slimMeta(o.ObjectMeta), Spec: appsv1.StatefulSetSpec{Ordinals: o.Spec.Ordinals}}, nil
+	}
+	return object, nil // a tombstone
+}
+
+func slimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion}
+}
+
+func slimPod(p *corev1.Pod) *corev1.Pod {
+	kept := &corev1.Pod{ObjectMeta: slimMeta(p.ObjectMeta)}
+	kept.OwnerReferences, kept.DeletionTimestamp = p.OwnerReferences, p.DeletionTimestamp
+	if hash := p.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {
+		kept.Labels = map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}
+	}
+	kept.Annotations = writable(p.Annotations)
+	kept.Spec = corev1.PodSpec{
+		Hostname: p.Spec.Hostname, HostNetwork: p.Spec.HostNetwork, NodeName: p.Spec.NodeName,
+		Containers: make([]corev1.Container, len(p.Spec.Containers)),
+	}
+	kept.Status.Phase = p.Status.Phase
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			kept.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, corev1.ContainerStatus{RestartCount: c.RestartCount})
+	}
+	return kept
+}
+
+// writable keeps the annotations that celery-hpa may write, and says so of its own.
+func writable(annotations map[string]string) map[string]string {
+	kept := maps.Clone(annotations)
+	maps.DeleteFunc(kept, func(key, _ string) bool {
+		for _, own := range ownAnnotations() {
+			if key == own {
+				return false
+			}
+		}
+		return !strings.HasPrefix(key, "celery-hpa.io/")
+	})
+	if len(kept) == 0 {
+		return nil
+	}
+	return kept
+}
+
+// hostOf is the name under which a pod's worker is heard: the pod's, where its host
+// name was not set to another.
+func hostOf(p *corev1.Pod) string {
+	host := p.Name
+	switch {
+	case p.Spec.HostNetwork:
+		host = p.Spec.NodeName
+	case p.Spec.Hostname != "":
+		host = p.Spec.Hostname
+	}
+	host, _, _ = strings.Cut(host, ".")
+	if len(host) > maxHostname {
+		host = strings.TrimRight(host[:maxHostname], "-.")
+	}
+	return host
+}
+
+// ownerOf names the fleet of a pod, if it has one. The Deployment of a ReplicaSet is
+// told by the label that the Deployment controller puts on each: a ReplicaSet's name
+// is the Deployment's, a dash, and the label's value
+// (k8s.io/kubernetes/pkg/controller/deployment/sync.go, getNewReplicaSet).
+func ownerOf(p *corev1.Pod) (Ref, bool) {
+	owner := metav1.GetControllerOfNoCopy(p)
+	if owner == nil || !strings.HasPrefix(owner.APIVersion, appsv1.GroupName+"/") {
+		return Ref{}, false
+	}
+	switch owner.Kind {
+	case string(StatefulSet):
+		return Ref{p.Namespace, StatefulSet, owner.Name}, true
+	case "ReplicaSet":
+		hash := p.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+		name, found := strings.CutSuffix(owner.Name, "-"+hash)
+		return Ref{p.Namespace, Deployment, name}, found && hash != "" && name != ""
+	}
+	return Ref{}, false
+}
+
+// ordinalOf is a pod's number in a StatefulSet whose first one is start, -1 if its
+// name does not tell.
+func ordinalOf(pod, set string, start int) int {
+	number, found := strings.CutPrefix(pod, set+"-")
+	n, err := strconv.Atoi(number)
+	if !found || err != nil || n < start {
+		return -1
+	}
+	return n - start
+}
+
+func isReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// hasEnded reports whether nothing of a pod runs any more.
+func hasEnded(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+// restartsOf is how often the pod's containers were started again, all together.
+func restartsOf(p *corev1.Pod) int32 {
+	var n int32
+	for _, c := range p.Status.ContainerStatuses {
+		n += c.RestartCount
+	}
+	return n
+}
+
+// ago is a length of time for people.
+func ago(d time.Duration) string {
+	if d < time.Second {
+		return fmt.Sprint(d.Round(time.Millisecond))
+	}
+	return fmt.Sprint(d.Round(100 * time.Millisecond))
+}

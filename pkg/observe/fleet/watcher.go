@@ -1,0 +1,183 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
+)
+
+// Why nothing is said of a fleet.
+var (
+	// ErrNoFleet says that there is no such Deployment or StatefulSet.
+	ErrNoFleet = errors.New("no such fleet")
+	// ErrNotWatched says that the pods of a namespace are not known.
+	ErrNotWatched = errors.New("the pods of the namespace are not known")
+)
+
+// Workers gives the workers of a namespace's brokers that were heard on a host.
+type Workers interface {
+	OnHost(namespace, host string) []workers.Worker
+}
+
+// Watcher knows the fleets of some namespaces. Its methods are safe for concurrent
+// use; all but Watch and Wait return at once.
+type Watcher struct {
+	clients kubernetes.Interface
+	workers Workers
+	now     func() time.Time
+	log     *slog.Logger
+
+	mu     sync.RWMutex
+	spaces map[string]*space
+	heard  map[Ref]bool
+}
+
+// NewWatcher makes a watcher of no namespace. The clients need the right to list
+// and watch pods, deployments and statefulsets.
+func NewWatcher(clients kubernetes.Interface, heard Workers, now func() time.Time, log *slog.Logger) *Watcher {
+	return &Watcher{
+		clients: clients, workers: heard, now: now, log: log,
+		spaces: map[string]*space{}, heard: map[Ref]bool{},
+	}
+}
+
+// Watch makes the watcher watch exactly these namespaces, until ctx is done at the
+// latest. It does not wait until what is there is known.
+func (w *Watcher) Watch(ctx context.Context, namespaces []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for namespace, s := range w.spaces {
+		if !slices.Contains(namespaces, namespace) {
+			s.end()
+			delete(w.spaces, namespace)
+		}
+	}
+	for _, namespace := range namespaces {
+		if w.spaces[namespace] == nil {
+			w.spaces[namespace] = newSpace(ctx, w.clients, namespace, w.now, w.log)
+		}
+	}
+}
+
+// Wait blocks until no watch goes on, which needs the context given to Watch to be
+// done.
+func (w *Watcher) Wait() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.spaces {
+		s.end()
+	}
+}
+
+// Fleet returns a Deployment or StatefulSet with its pods as they are now. The error
+// wraps ErrNoFleet or ErrNotWatched.
+func (w *Watcher) Fleet(ref Ref) (Fleet, error) {
+	s, err := w.space(ref.Namespace)
+	if err != nil {
+		return Fleet{}, err
+	}
+	if !s.has(ref) {
+		return Fleet{}, fmt.Errorf("%w: %s", ErrNoFleet, ref)
+	}
+	f := Fleet{Ref: ref}
+	start := s.firstOrdinal(ref)
+	for _, p := range s.podsOf(ref) {
+		m, heard := w.member(s, p, ref, start)
+		f.Members = append(f.Members, m)
+		f.Heard = f.Heard || heard
+	}
+	slices.SortFunc(f.Members, func(a, b Member) int { return strings.Compare(a.Pod, b.Pod) })
+	f.Heard = w.everHeard(ref, f.Heard)
+	return f, nil
+}
+
+// Fleets returns the fleets of a namespace of which a worker was ever heard, sorted
+// by kind and name. None is returned of a namespace whose pods are not known.
+func (w *Watcher) Fleets(namespace string) []Fleet {
+	s, err := w.space(namespace)
+	if err != nil {
+		return nil
+	}
+	var fleets []Fleet
+	for _, ref := range s.refs() {
+		if f, err := w.Fleet(ref); err == nil && f.Heard {
+			fleets = append(fleets, f)
+		}
+	}
+	return fleets
+}
+
+// Names returns the names of all Deployments or StatefulSets of a namespace.
+func (w *Watcher) Names(namespace string, kind Kind) []string {
+	s, err := w.space(namespace)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, ref := range s.refs() {
+		if ref.Kind == kind {
+			names = append(names, ref.Name)
+		}
+	}
+	return names
+}
+
+// HasHost reports whether a pod of the namespace has a host name; it may have where
+// that is not known.
+func (w *Watcher) HasHost(namespace, host string) bool {
+	s, err := w.space(namespace)
+	return err != nil || s.sharing(host) > 0
+}
+
+// space is what is known of a namespace.
+func (w *Watcher) space(namespace string) (*space, error) {
+	w.mu.RLock()
+	s := w.spaces[namespace]
+	w.mu.RUnlock()
+	if s == nil {
+		return nil, fmt.Errorf("%w: namespace %s has no CeleryBroker", ErrNotWatched, namespace)
+	}
+	if err := s.known(); err != nil {
+		return nil, fmt.Errorf("%w: namespace %s: %w", ErrNotWatched, namespace, err)
+	}
+	return s, nil
+}
+
+// member is a pod with its workers, and whether one was heard.
+func (w *Watcher) member(s *space, p *corev1.Pod, ref Ref, start int) (Member, bool) {
+	host := hostOf(p)
+	heard := w.workers.OnHost(p.Namespace, host)
+	v := judgePod(pod{
+		ready: isReady(p), terminating: p.DeletionTimestamp != nil,
+		restartedAt: s.restartedAt(p.UID), alone: len(p.Spec.Containers) == 1, shared: s.sharing(host),
+	}, heard, w.now())
+	m := Member{
+		Pod: p.Name, UID: p.UID, Ordinal: -1, Ready: isReady(p), Terminating: p.DeletionTimestamp != nil,
+		State: v.State, Reason: v.Reason, Since: v.Since, Active: v.Active, Slots: v.Slots, Annotations: p.Annotations,
+	}
+	if ref.Kind == StatefulSet {
+		m.Ordinal = ordinalOf(p.Name, ref.Name, start)
+	}
+	return m, len(heard) > 0
+}
+
+// everHeard remembers that a worker of a fleet was heard: a fleet at zero is still
+// one.
+func (w *Watcher) everHeard(ref Ref, now bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now {
+		w.heard[ref] = true
+	}
+	return w.heard[ref]
+}
