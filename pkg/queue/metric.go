@@ -7,6 +7,8 @@ type Metric struct {
 	Name string
 	// Help says what the number means, in one sentence.
 	Help string
+	// Milli tells that the number is given in thousandths of the metric's unit.
+	Milli bool
 	// Of takes the number from a depth.
 	Of func(Depth) Count
 }
@@ -33,6 +35,24 @@ func Metrics() []Metric {
 			Name: "celery_queue_tasks",
 			Help: "The work there is now: backlog plus in flight minus scheduled.",
 			Of:   Depth.Tasks,
+		},
+		{
+			Name:  "celery_queue_oldest_task_age_seconds",
+			Help:  "How long the message has waited at least that has waited longest; 0 where none waits.",
+			Milli: true,
+			Of:    func(d Depth) Count { return d.Oldest },
+		},
+		{
+			Name:  "celery_queue_wait_seconds",
+			Help:  "How long a task that is sent now will wait: the backlog by the rate at which the queue's workers finish tasks; 0 where none waits.",
+			Milli: true,
+			Of:    func(d Depth) Count { return d.Wait },
+		},
+		{
+			Name:  "celery_queue_work_seconds",
+			Help:  "The work there is now: tasks by the mean time that the queue's workers execute one.",
+			Milli: true,
+			Of:    func(d Depth) Count { return d.Work },
 		},
 	}
 }

@@ -47,6 +47,15 @@ type Depth struct {
 	// Scheduled counts those of InFlight that a worker holds for an ETA or
 	// countdown that has not come.
 	Scheduled Count
+	// Oldest is for how long the message has waited at least that has waited
+	// longest, in milliseconds; 0 where none waits.
+	Oldest Count
+	// Wait is for how long a task that is sent now will wait, by how fast tasks are
+	// taken, in milliseconds; 0 where none waits.
+	Wait Count
+	// Work is for how long the tasks that there are would execute one after the
+	// other, by their mean runtime, in milliseconds.
+	Work Count
 }
 
 // Tasks is the work there is now: backlog + in flight − scheduled. It is as old

@@ -23,18 +23,20 @@ type Verdict struct {
 func Judge(w workers.Worker, now time.Time) Verdict {
 	v := Verdict{Since: w.Since, Slots: slotsOf(w), Active: queue.Known(w.Active.N, w.HeardAt)}
 	switch {
-	case w.Offline:
-		v.State, v.Since, v.Reason = Draining, w.HeardAt, fmt.Sprintf("worker %s shuts down since %s", w.Node, ago(now.Sub(w.HeardAt)))
+	case w.Offline():
+		v.State, v.Since, v.Reason = Draining, w.OfflineAt, fmt.Sprintf("worker %s shuts down since %s", w.Node, ago(now.Sub(w.OfflineAt)))
 	case w.Silent(now):
 		v.State, v.Since, v.Reason = Unknown, w.HeardAt, fmt.Sprintf("worker %s is silent for %s, with heartbeats every %s", w.Node, ago(now.Sub(w.HeardAt)), w.Frequency)
 	case !w.Active.Known:
 		v.State, v.Reason = Unknown, fmt.Sprintf("the latest heartbeat of worker %s does not tell how many tasks execute", w.Node)
 	case w.Active.N > 0:
 		v.State, v.Reason = Busy, fmt.Sprintf("worker %s executes %d tasks", w.Node, w.Active.N)
+	case w.Moved:
+		v.State, v.Reason = Busy, fmt.Sprintf("worker %s has taken tasks since its heartbeat before", w.Node)
 	default:
 		v.State, v.Reason = Idle, fmt.Sprintf("worker %s executes nothing since %s", w.Node, ago(now.Sub(w.Since)))
 	}
-	if v.State == Unknown || v.State == Draining {
+	if v.State == Unknown || !w.Active.Known {
 		v.Active = queue.Unknown(errors.New(v.Reason))
 	}
 	return v
@@ -61,7 +63,7 @@ type pod struct {
 // judgePod says what the workers of a pod are doing, given those that were heard on
 // its host.
 func judgePod(p pod, heard []workers.Worker, now time.Time) Verdict {
-	v := p.unheard()
+	v := p.unheard(now)
 	if live := p.live(heard); len(live) > 0 {
 		v = Judge(live[0], now)
 		for _, w := range live[1:] {
@@ -78,12 +80,12 @@ func judgePod(p pod, heard []workers.Worker, now time.Time) Verdict {
 }
 
 // unheard is what is known of a pod by itself.
-func (p pod) unheard() Verdict {
+func (p pod) unheard(now time.Time) Verdict {
 	if p.ready {
 		return unknown("the pod is ready, but its worker was never heard (is the node name celery@POD? does it send heartbeats?)")
 	}
 	v := unknown("the pod is not ready yet, and its worker was not heard yet")
-	v.State = Starting
+	v.State, v.Active = Starting, queue.Known(0, now)
 	return v
 }
 
@@ -100,9 +102,12 @@ func (p pod) live(heard []workers.Worker) []workers.Worker {
 	for _, w := range heard {
 		if w.HeardAt.Before(p.restartedAt) {
 			before = append(before, w)
-		} else {
-			since = append(since, w)
+			continue
 		}
+		if p.alone && w.OfflineAt.Before(p.restartedAt) {
+			w.OfflineAt = time.Time{} // it was the process before that shut down
+		}
+		since = append(since, w)
 	}
 	if p.alone || len(since) > 0 {
 		return since

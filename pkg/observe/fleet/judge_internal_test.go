@@ -28,7 +28,11 @@ func TestPodsAreJudgedByTheirWorkers(t *testing.T) {
 		return p
 	}
 	offline := heard(0, time.Second)
-	offline.Offline = true
+	offline.OfflineAt = t0.Add(-time.Second)
+	returned := heard(0, time.Second)
+	returned.OfflineAt = t0.Add(-5 * time.Second)
+	moved := heard(0, time.Second)
+	moved.Moved = true
 	vague := heard(0, time.Second)
 	vague.Active = celery.Number{}
 	tests := []struct {
@@ -42,6 +46,12 @@ func TestPodsAreJudgedByTheirWorkers(t *testing.T) {
 		{"one that executes something is busy", ready, []workers.Worker{heard(2, time.Second)}, Busy, "executes 2 tasks"},
 		{"a silent one is unknown", ready, []workers.Worker{heard(0, 7*time.Second)}, Unknown, "silent for 7s"},
 		{"one that shuts down is draining", ready, []workers.Worker{offline}, Draining, "shuts down"},
+		{"one that takes short tasks is busy", ready, []workers.Worker{moved}, Busy, "has taken tasks"},
+		{
+			"one that shut down before its container was started again is another", with(ready, func(p *pod) { p.restartedAt = t0.Add(-2 * time.Second) }),
+			[]workers.Worker{returned},
+			Idle, "executes nothing",
+		},
 		{"one that does not tell its tasks is unknown", ready, []workers.Worker{vague}, Unknown, "does not tell"},
 		{"a ready pod whose worker was never heard is unknown", ready, nil, Unknown, "never heard"},
 		{"one that is not ready yet is starting", pod{alone: true, shared: 1}, nil, Starting, "not ready yet"},
@@ -51,27 +61,34 @@ func TestPodsAreJudgedByTheirWorkers(t *testing.T) {
 		{"the unknown one of two counts", ready, []workers.Worker{heard(3, time.Second), heard(0, 7*time.Second)}, Unknown, "silent"},
 		{
 			"what was heard before a restart is over", with(ready, func(p *pod) { p.restartedAt = t0.Add(-2 * time.Second) }),
-			[]workers.Worker{heard(1, 5*time.Second), heard(0, time.Second)}, Idle, "executes nothing",
+			[]workers.Worker{heard(1, 5*time.Second), heard(0, time.Second)},
+			Idle, "executes nothing",
 		},
 		{
 			"after a restart nothing is known until the worker is heard", with(ready, func(p *pod) { p.restartedAt = t0.Add(-2 * time.Second) }),
-			[]workers.Worker{heard(0, 5*time.Second)}, Unknown, "never heard",
+			[]workers.Worker{heard(0, 5*time.Second)},
+			Unknown, "never heard",
 		},
 		{
-			"with several containers what was heard before a restart may be of another", pod{ready: true, shared: 1, restartedAt: t0.Add(-2 * time.Second)},
-			[]workers.Worker{heard(1, 5*time.Second)}, Busy, "1 tasks",
+			"with several containers what was heard before a restart may be of another",
+			pod{ready: true, shared: 1, restartedAt: t0.Add(-2 * time.Second)},
+			[]workers.Worker{heard(1, 5*time.Second)},
+			Busy, "1 tasks",
 		},
 		{
 			"of pods that share a host name nobody can be told apart", with(ready, func(p *pod) { p.shared = 2 }),
-			[]workers.Worker{heard(0, time.Second), heard(1, time.Second)}, Unknown, "host name is that of 2 pods",
+			[]workers.Worker{heard(0, time.Second), heard(1, time.Second)},
+			Unknown, "host name is that of 2 pods",
 		},
 		{
 			"one worker for two pods says nothing of the other", with(ready, func(p *pod) { p.shared = 2 }),
-			[]workers.Worker{heard(0, time.Second)}, Unknown, "host name is that of 2 pods",
+			[]workers.Worker{heard(0, time.Second)},
+			Unknown, "host name is that of 2 pods",
 		},
 		{
 			"pods that share a host name are idle when all workers are", with(ready, func(p *pod) { p.shared = 2 }),
-			[]workers.Worker{heard(0, time.Second), heard(0, time.Second)}, Idle, "executes nothing",
+			[]workers.Worker{heard(0, time.Second), heard(0, time.Second)},
+			Idle, "executes nothing",
 		},
 	}
 	for _, tt := range tests {

@@ -18,9 +18,7 @@ type Metric struct {
 	Of func(f Fleet, now time.Time) queue.Count
 }
 
-// Metrics returns every metric of a fleet, in a fixed order. Pods that are being
-// deleted count in none of them: the replicas that an HPA decides upon are without
-// them, and it would replace each.
+// Metrics returns every metric of a fleet, in a fixed order.
 func Metrics() []Metric {
 	return []Metric{
 		{
@@ -42,11 +40,13 @@ func Metrics() []Metric {
 }
 
 // busy is the number of replicas below which a worker would be told to end that may
-// execute something. A StatefulSet always removes its highest ordinal.
+// execute something. A StatefulSet always removes its highest ordinal. A pod that is
+// being deleted is none of the replicas any more; if it executed nothing at the end,
+// counting it would have the HPA replace it.
 func busy(f Fleet, now time.Time) queue.Count {
 	return f.count(now, func(m Member, n *queue.Count) {
 		switch {
-		case !m.State.IsBusy():
+		case !m.State.IsBusy(), m.Terminating && m.Active.Err == nil && m.Active.N == 0:
 		case f.Kind == StatefulSet:
 			n.N = max(n.N, int64(m.Ordinal)+1)
 		default:
@@ -56,16 +56,12 @@ func busy(f Fleet, now time.Time) queue.Count {
 }
 
 func activeTasks(f Fleet, now time.Time) queue.Count {
-	return f.count(now, func(m Member, n *queue.Count) {
-		if m.State != Starting {
-			*n = sum(*n, of(m, m.Active))
-		}
-	})
+	return f.count(now, func(m Member, n *queue.Count) { *n = sum(*n, of(m, m.Active)) })
 }
 
 func slots(f Fleet, now time.Time) queue.Count {
 	return f.count(now, func(m Member, n *queue.Count) {
-		if m.Ready {
+		if m.Ready && !m.Terminating {
 			*n = sum(*n, of(m, m.Slots))
 		}
 	})
@@ -79,16 +75,14 @@ func of(m Member, c queue.Count) queue.Count {
 	return c
 }
 
-// count lets each pod that stays add to a number, as of now.
+// count lets each pod add to a number, as of now.
 func (f Fleet) count(now time.Time, add func(Member, *queue.Count)) queue.Count {
 	if err := f.strange(); err != nil {
 		return queue.Unknown(err)
 	}
 	n := queue.Known(0, now)
 	for _, m := range f.Members {
-		if !m.Terminating {
-			add(m, &n)
-		}
+		add(m, &n)
 	}
 	if n.Err != nil {
 		return queue.Unknown(fmt.Errorf("%s: %w", f.Ref, n.Err))

@@ -21,12 +21,14 @@ func member(number int, state fleet.State, active int64) fleet.Member {
 }
 
 func TestMetrics(t *testing.T) {
-	terminating := member(9, fleet.Draining, 3)
-	terminating.Terminating = true
+	leaving := member(9, fleet.Draining, 3)
+	leaving.Terminating = true
+	left := member(8, fleet.Draining, 0)
+	left.Terminating = true
 	silent := member(1, fleet.Unknown, 0)
 	silent.Active = queue.Unknown(errors.New("silent"))
 	starting := member(2, fleet.Starting, 0)
-	starting.Ready, starting.Slots, starting.Active = false, queue.Unknown(errors.New("not heard")), queue.Unknown(errors.New("not heard"))
+	starting.Ready, starting.Slots = false, queue.Unknown(errors.New("not heard"))
 	members := func(m ...fleet.Member) fleet.Fleet {
 		return fleet.Fleet{Ref: fleet.Ref{Namespace: "airflow", Kind: fleet.Deployment, Name: "worker"}, Heard: true, Members: m}
 	}
@@ -47,7 +49,7 @@ func TestMetrics(t *testing.T) {
 		{"nobody is busy among the idle", members(member(0, fleet.Idle, 0), member(1, fleet.Idle, 0)), "0 0 8"},
 		{"busy workers are counted, and their tasks", members(member(0, fleet.Busy, 2), member(1, fleet.Idle, 0), member(2, fleet.Busy, 1)), "2 3 12"},
 		{"the silent and the draining count as busy", members(silent, member(2, fleet.Draining, 0)), "2 ? 8"},
-		{"pods that are being deleted do not count", members(member(0, fleet.Busy, 2), terminating), "1 2 4"},
+		{"pods that are being deleted count while they execute something", members(member(0, fleet.Busy, 2), leaving, left), "2 5 4"},
 		{"starting pods do not count", members(member(0, fleet.Idle, 0), starting), "0 0 4"},
 		{"in a StatefulSet the highest busy ordinal holds those below", set(member(0, fleet.Idle, 0), member(7, fleet.Busy, 1), member(8, fleet.Idle, 0)), "8 1 12"},
 		{"in a StatefulSet ordinal 0 holds one replica", set(member(0, fleet.Busy, 1), member(1, fleet.Idle, 0)), "1 1 8"},

@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,20 +11,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
-
-// maxHostname is the length to which Kubernetes cuts the host name of a pod
-// (k8s.io/kubernetes/pkg/kubelet/util, TruncatePodHostnameIfNeeded).
-const maxHostname = 63
-
-// ownAnnotations are the annotations of pods that celery-hpa may write.
-func ownAnnotations() []string {
-	return []string{
-		"controller.kubernetes.io/pod-deletion-cost",
-		"cluster-autoscaler.kubernetes.io/safe-to-evict",
-		"karpenter.sh/do-not-disrupt",
-	}
-}
 
 // slim drops of an object what nobody here reads: with thousands of pods it is most
 // of the memory. It is a transform of informers.
@@ -66,16 +57,11 @@ func slimPod(p *corev1.Pod) *corev1.Pod {
 	return kept
 }
 
-// writable keeps the annotations that celery-hpa may write, and says so of its own.
+// writable keeps the annotations that celery-hpa may write.
 func writable(annotations map[string]string) map[string]string {
 	kept := maps.Clone(annotations)
 	maps.DeleteFunc(kept, func(key, _ string) bool {
-		for _, own := range ownAnnotations() {
-			if key == own {
-				return false
-			}
-		}
-		return !strings.HasPrefix(key, "celery-hpa.io/")
+		return !slices.Contains(v1alpha1.PodAnnotations(), key)
 	})
 	if len(kept) == 0 {
 		return nil
@@ -93,11 +79,7 @@ func hostOf(p *corev1.Pod) string {
 	case p.Spec.Hostname != "":
 		host = p.Spec.Hostname
 	}
-	host, _, _ = strings.Cut(host, ".")
-	if len(host) > maxHostname {
-		host = strings.TrimRight(host[:maxHostname], "-.")
-	}
-	return host
+	return celery.HostName(host)
 }
 
 // ownerOf names the fleet of a pod, if it has one. The Deployment of a ReplicaSet is

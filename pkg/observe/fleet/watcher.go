@@ -44,9 +44,9 @@ type Watcher struct {
 
 // NewWatcher makes a watcher of no namespace. The clients need the right to list
 // and watch pods, deployments and statefulsets.
-func NewWatcher(clients kubernetes.Interface, heard Workers, now func() time.Time, log *slog.Logger) *Watcher {
+func NewWatcher(clients kubernetes.Interface, heard Workers, log *slog.Logger) *Watcher {
 	return &Watcher{
-		clients: clients, workers: heard, now: now, log: log,
+		clients: clients, workers: heard, now: time.Now, log: log,
 		spaces: map[string]*space{}, heard: map[Ref]bool{},
 	}
 }
@@ -137,6 +137,20 @@ func (w *Watcher) Names(namespace string, kind Kind) []string {
 func (w *Watcher) HasHost(namespace, host string) bool {
 	s, err := w.space(namespace)
 	return err != nil || s.sharing(host) > 0
+}
+
+// OwnerOf returns the fleet of the pod that has a host name, if there is one.
+func (w *Watcher) OwnerOf(namespace, host string) (Ref, bool) {
+	s, err := w.space(namespace)
+	if err != nil {
+		return Ref{}, false
+	}
+	for _, p := range s.lookUp(byHost, host) {
+		if ref, ok := ownerOf(p); ok {
+			return ref, true
+		}
+	}
+	return Ref{}, false
 }
 
 // space is what is known of a namespace.

@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{clients: clients, hosts: &hosts{heard: map[string][]workers.Worker{}}}
-	w.watcher = fleet.NewWatcher(clients, w.hosts, time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w.watcher = fleet.NewWatcher(clients, w.hosts, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		cancel()

@@ -134,6 +134,9 @@ func (b *Broker) Lookup(label string, now time.Time) (queue.Depth, error) {
 		Backlog:   b.fresh(label, depth.Backlog, now),
 		InFlight:  b.fresh(label, depth.InFlight, now),
 		Scheduled: b.fresh(label, depth.Scheduled, now),
+		Oldest:    b.fresh(label, depth.Oldest, now),
+		Wait:      b.fresh(label, depth.Wait, now),
+		Work:      b.fresh(label, depth.Work, now),
 	}, nil
 }
 

@@ -30,9 +30,11 @@ type identity struct {
 // book is what is known of the workers of one broker. It is pure: not safe for
 // concurrent use, without a clock.
 type book struct {
-	broker  queue.BrokerRef
-	workers map[identity]*entry
-	hosts   map[string][]*entry
+	broker   queue.BrokerRef
+	declared func(host string) Declaration
+	workers  map[identity]*entry
+	hosts    map[string][]*entry
+	services map[string]*service // by queue
 }
 
 // entry is a worker with what only the book needs to know of it.
@@ -40,6 +42,8 @@ type entry struct {
 	Worker
 	processed celery.Number
 	recent    []beat
+	declared  Declaration
+	share     share
 	questions
 }
 
@@ -49,8 +53,11 @@ type beat struct {
 	active celery.Number
 }
 
-func newBook(broker queue.BrokerRef) *book {
-	return &book{broker: broker, workers: map[identity]*entry{}, hosts: map[string][]*entry{}}
+func newBook(broker queue.BrokerRef, declared func(host string) Declaration) *book {
+	if declared == nil {
+		declared = func(string) Declaration { return Declaration{} }
+	}
+	return &book{broker: broker, declared: declared, workers: map[identity]*entry{}, hosts: map[string][]*entry{}, services: map[string]*service{}}
 }
 
 // hear takes in what a worker says of itself.
@@ -59,16 +66,19 @@ func (b *book) hear(e celery.WorkerEvent, now time.Time) {
 	if entry == nil {
 		return
 	}
-	switch e.State {
-	case celery.WorkerOffline:
-		entry.Offline = true
-	case celery.WorkerOnline:
-		entry.Offline = false
+	switch {
+	case e.State == celery.WorkerOffline:
+		entry.OfflineAt = now
+	case e.State == celery.WorkerOnline, entry.isSucceededBy(e):
+		b.leave(entry)
 		entry.restart()
-	case celery.WorkerBeating:
-		entry.Offline = false // nothing is sent after worker-offline: it is another process
 	}
+	if entry.Queues == nil {
+		entry.declared = b.declared(entry.Host)
+	}
+	before, processed := beat{entry.HeardAt, entry.Active}, entry.processed.N
 	entry.count(e, now)
+	b.account(entry, before, processed, now)
 }
 
 // find returns the worker of an event, a new one if it was not known, and nil if
@@ -88,17 +98,27 @@ func (b *book) find(e celery.WorkerEvent, now time.Time) *entry {
 	return made
 }
 
+// isSucceededBy reports whether an event is of another process than the one that was
+// heard before under its name and number: one that has taken fewer tasks.
+func (e *entry) isSucceededBy(event celery.WorkerEvent) bool {
+	return e.Offline() && event.Processed.Known && e.processed.Known && event.Processed.N < e.processed.N
+}
+
 // restart forgets what only an earlier process can have said.
 func (e *entry) restart() {
+	e.OfflineAt = time.Time{}
 	e.Slots, e.Queues, e.Tasks = celery.Number{}, nil, nil
-	e.recent = nil
+	e.recent, e.processed, e.Active = nil, celery.Number{}, celery.Number{}
 	e.questions = newQuestions()
 }
 
 // count takes in the numbers of an event.
 func (e *entry) count(event celery.WorkerEvent, now time.Time) {
-	e.Frequency = cmp.Or(event.Frequency, defaultFrequency)
+	if event.Active.Known || e.Frequency == 0 { // else asked for by remote control, with a frequency of its own
+		e.Frequency = cmp.Or(event.Frequency, defaultFrequency)
+	}
 	active := e.withTwins(beat{now, event.Active})
+	e.Moved = event.Processed != e.processed && e.processed.Known
 	if active != e.Active || event.Processed != e.processed {
 		e.want(celery.MethodActive)
 	}
@@ -106,11 +126,13 @@ func (e *entry) count(event celery.WorkerEvent, now time.Time) {
 		e.Tasks = nil
 		e.drop(celery.MethodActive)
 	}
-	if wasBusy, isBusy := e.Active.N > 0 || !e.Active.Known, active.N > 0 || !active.Known; wasBusy != isBusy {
+	if mayExecute(active) != mayExecute(e.Active) || e.Moved && !mayExecute(active) {
 		e.Since = now
 	}
 	e.Active, e.processed, e.HeardAt = active, event.Processed, now
 }
+
+func mayExecute(active celery.Number) bool { return !active.Known || active.N > 0 }
 
 // withTwins is how many tasks execute by the latest heartbeat, or the most by any
 // that came closer to it than one worker sends them: those are of several workers
@@ -131,6 +153,14 @@ func (e *entry) withTwins(latest beat) celery.Number {
 	return most
 }
 
+// resume is called after a time in which nothing was heard. A worker that shut down
+// may have come back, as each does that has lost its connection: if not, it is silent.
+func (b *book) resume() {
+	for _, e := range b.workers {
+		e.OfflineAt = time.Time{}
+	}
+}
+
 // sweep forgets workers that have long been silent, unless keep is true for their
 // host.
 func (b *book) sweep(now time.Time, keep func(host string) bool) {
@@ -138,6 +168,7 @@ func (b *book) sweep(now time.Time, keep func(host string) bool) {
 		if now.Sub(e.HeardAt) <= forgetAfter || keep(e.Host) {
 			continue
 		}
+		b.leave(e)
 		delete(b.workers, id)
 		b.hosts[e.Host] = slices.DeleteFunc(b.hosts[e.Host], func(other *entry) bool { return other == e })
 		if len(b.hosts[e.Host]) == 0 {

@@ -53,6 +53,10 @@ type Spec struct {
 	Ref queue.BrokerRef
 	// Control allows to ask workers by remote control.
 	Control bool
+	// Declared is what the configuration says of the workers on a host, asked where
+	// they have not told by remote control themselves. It is called with the store
+	// locked: it must not call it. Nil where nothing is declared.
+	Declared func(host string) Declaration
 	// Fingerprint changes whenever anything about the broker does.
 	Fingerprint string
 	// Open makes the source. It does no I/O.
@@ -77,7 +81,7 @@ func (l *loop) Broker() queue.BrokerRef { return l.spec.Ref }
 func (l *loop) Fingerprint() string { return l.spec.Fingerprint }
 
 // Begin makes the broker known as one whose workers are not heard yet.
-func (l *loop) Begin() { l.store.declare(l.spec.Ref) }
+func (l *loop) Begin() { l.store.declare(l.spec) }
 
 // Ended drops what is known of the broker's workers.
 func (l *loop) Ended() {
@@ -108,7 +112,10 @@ func (l *loop) listen(ctx context.Context, source Source) {
 	pause, failing := firstPause, false
 	for {
 		err := source.Listen(ctx, func() {
-			l.setDeaf(nil)
+			l.store.edit(l.spec.Ref, func(b *shelf) {
+				b.deaf = nil
+				b.resume()
+			})
 			if failing {
 				l.log.Info("The workers' heartbeats are heard again")
 			}

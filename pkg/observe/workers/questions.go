@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -18,6 +19,8 @@ const (
 	lastRetry  = 30 * time.Second
 	// maxAsked bounds the workers that one message asks.
 	maxAsked = 200
+	// maxMadeUp bounds the tasks of one worker that are counted without their names.
+	maxMadeUp = 10_000
 )
 
 // questions are what remote control should ask a worker, by when it may be asked.
@@ -45,7 +48,7 @@ func (q *questions) drop(m celery.Method) { q.pending[m] = false }
 func (b *book) due(m celery.Method, now time.Time) []string {
 	var found []*entry
 	for _, e := range b.workers {
-		if e.pending[m] && !now.Before(e.from[m]) && !e.Offline && !e.Silent(now) && !b.isAmbiguous(e, now) {
+		if e.pending[m] && !now.Before(e.from[m]) && !e.Offline() && !e.Silent(now) && !b.isAmbiguous(e, now) {
 			found = append(found, e)
 		}
 	}
@@ -61,7 +64,7 @@ func (b *book) due(m celery.Method, now time.Time) []string {
 // answer one gets could not be told.
 func (b *book) isAmbiguous(e *entry, now time.Time) bool {
 	return slices.ContainsFunc(b.hosts[e.Host], func(other *entry) bool {
-		return other != e && other.Node == e.Node && !other.Offline && !other.Silent(now)
+		return other != e && other.Node == e.Node && !other.Offline() && !other.Silent(now)
 	})
 }
 
@@ -155,4 +158,20 @@ func (e *entry) queueOf(t celery.ActiveTask) string {
 		}
 	}
 	return ""
+}
+
+// untold makes up the tasks of a worker that was not asked, or does not answer, but
+// that is declared to serve one queue and to acknowledge early: those that execute
+// are all of that queue, and the broker has forgotten them.
+func (e *entry) untold() []celery.ExecutingTask {
+	if e.Queues != nil || e.declared.AcksLate || len(e.declared.Queues) != 1 {
+		return nil
+	}
+	tasks := make([]celery.ExecutingTask, 0, min(e.Active.N, maxMadeUp))
+	for i := range min(e.Active.N, maxMadeUp) {
+		tasks = append(tasks, celery.ExecutingTask{
+			ID: fmt.Sprintf("%s %d %d", e.Node, e.PID.N, i), Queue: e.declared.Queues[0], Acknowledged: true,
+		})
+	}
+	return tasks
 }

@@ -68,7 +68,8 @@ func (s *Store) Of(ref queue.BrokerRef) []Worker {
 
 // Executing returns the tasks that the workers of a broker were last heard to
 // execute, those of workers that have gone silent or shut down included, for as
-// long as these are remembered.
+// long as these are remembered. Of workers that were not asked there are those of
+// which the configuration says all that is needed, with ids made up.
 func (s *Store) Executing(ref queue.BrokerRef) []celery.ExecutingTask {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -79,6 +80,7 @@ func (s *Store) Executing(ref queue.BrokerRef) []celery.ExecutingTask {
 	var tasks []celery.ExecutingTask
 	for _, e := range b.workers {
 		tasks = append(tasks, e.Tasks...)
+		tasks = append(tasks, e.untold()...)
 	}
 	return tasks
 }
@@ -139,11 +141,11 @@ func (s *Store) due(ref queue.BrokerRef, m celery.Method, now time.Time) []strin
 	return b.due(m, now)
 }
 
-func (s *Store) declare(ref queue.BrokerRef) {
+func (s *Store) declare(spec Spec) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.books[ref] = &shelf{
-		book: newBook(ref),
+	s.books[spec.Ref] = &shelf{
+		book: newBook(spec.Ref, spec.Declared),
 		deaf: errors.New("listening has not begun yet"),
 		mute: errors.New("none has been asked yet"),
 	}

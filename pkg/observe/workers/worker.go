@@ -31,11 +31,15 @@ type Worker struct {
 	HeardAt time.Time
 	// Frequency is the time from one heartbeat to the next.
 	Frequency time.Duration
-	// Offline is true once it has said that it shuts down, with tasks that may
-	// still execute.
-	Offline bool
+	// OfflineAt is when it has said that it shuts down, with tasks that may still
+	// execute; zero if it has not. Some pools send heartbeats until the end (gevent),
+	// others nothing more.
+	OfflineAt time.Time
 	// Active is how many tasks executed at HeardAt, unknown if it did not say.
 	Active celery.Number
+	// Moved tells whether it has taken tasks since the heartbeat before. A worker
+	// whose tasks are short, or of the solo pool, may look idle at each heartbeat.
+	Moved bool
 	// Since is since when, as far as was heard, it has executed something without a
 	// pause, or nothing at all.
 	Since time.Time
@@ -49,6 +53,9 @@ type Worker struct {
 	Tasks []celery.ExecutingTask
 }
 
+// Offline reports whether it shuts down.
+func (w Worker) Offline() bool { return !w.OfflineAt.IsZero() }
+
 // Silent reports whether a worker has been silent for so long that what it said
 // last says nothing of the present.
 func (w Worker) Silent(now time.Time) bool { return now.Sub(w.HeardAt) > w.patience() }
@@ -56,4 +63,12 @@ func (w Worker) Silent(now time.Time) bool { return now.Sub(w.HeardAt) > w.patie
 // patience is how long a worker may be silent.
 func (w Worker) patience() time.Duration {
 	return min(missedBeats*w.Frequency, maxSilence)
+}
+
+// Declaration is what the configuration says of workers. The zero value says nothing.
+type Declaration struct {
+	// Queues are those that they serve.
+	Queues []string
+	// AcksLate is Celery's task_acks_late.
+	AcksLate bool
 }

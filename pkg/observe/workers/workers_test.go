@@ -29,6 +29,8 @@ var broker = queue.BrokerRef{Namespace: "airflow", Name: "redis"}
 type source struct {
 	events chan celery.WorkerEvent
 	broken chan error
+	// declared is what the configuration says, by host.
+	declared map[string]workers.Declaration
 
 	mu      sync.Mutex
 	asked   []string
@@ -100,7 +102,7 @@ func run(t *testing.T, s *source, do func(*workers.Store)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		store := workers.NewStore()
 		group := workers.NewGroup(store, silent{}, func(_, host string) bool { return host == "kept" }, slog.New(slog.NewTextHandler(io.Discard, nil)))
-		group.Apply(ctx, []workers.Spec{{Ref: broker, Control: true, Fingerprint: "1", Open: func() (workers.Source, error) { return s, nil }}})
+		group.Apply(ctx, []workers.Spec{{Ref: broker, Control: true, Fingerprint: "1", Declared: func(host string) workers.Declaration { return s.declared[host] }, Open: func() (workers.Source, error) { return s, nil }}})
 		synctest.Wait()
 		do(store)
 		cancel()
@@ -171,20 +173,51 @@ func TestWorkerWithRareHeartbeatsIsNotTrustedForLong(t *testing.T) {
 }
 
 func TestShutdownIsRememberedUntilAnotherProcessSpeaks(t *testing.T) {
+	offline := beat("pod-1", 7, 1, 5)
+	offline.State = celery.WorkerOffline
+	online := beat("pod-1", 7, 0, 0)
+	online.State = celery.WorkerOnline
+	tests := []struct {
+		rule string
+		next celery.WorkerEvent
+		want bool
+	}{
+		{"a pool may send heartbeats while it shuts down", beat("pod-1", 7, 1, 5), true},
+		{"and finish its tasks", beat("pod-1", 7, 0, 6), true},
+		{"a process that begins is another", online, false},
+		{"so is one that has taken fewer tasks", beat("pod-1", 7, 0, 0), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			s := newSource()
+			run(t, s, func(store *workers.Store) {
+				s.say(beat("pod-1", 7, 1, 5))
+				s.say(offline)
+				if w := store.OnHost("airflow", "pod-1")[0]; !w.Offline() || w.Active.N != 1 {
+					t.Errorf("after worker-offline: %+v", w)
+				}
+				time.Sleep(2 * time.Second)
+				s.say(tt.next)
+				if got := store.OnHost("airflow", "pod-1")[0].Offline(); got != tt.want {
+					t.Errorf("offline %t, want %t", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestWorkerThatTakesTasksHasMoved(t *testing.T) {
 	s := newSource()
 	run(t, s, func(store *workers.Store) {
-		s.say(beat("pod-1", 7, 1, 1))
-		offline := beat("pod-1", 7, 1, 1)
-		offline.State = celery.WorkerOffline
-		s.say(offline)
-		if w := store.OnHost("airflow", "pod-1")[0]; !w.Offline || w.Active.N != 1 {
-			t.Errorf("after worker-offline: %+v", w)
-		}
-		online := beat("pod-1", 7, 0, 0)
-		online.State = celery.WorkerOnline
-		s.say(online)
-		if w := store.OnHost("airflow", "pod-1")[0]; w.Offline {
-			t.Errorf("after worker-online: %+v", w)
+		for i, step := range []struct {
+			processed int64
+			want      bool
+		}{{5, false}, {5, false}, {9, true}, {9, false}} {
+			s.say(beat("pod-1", 7, 0, step.processed))
+			if got := store.OnHost("airflow", "pod-1")[0].Moved; got != step.want {
+				t.Errorf("heartbeat %d, %d tasks taken: moved %t, want %t", i, step.processed, got, step.want)
+			}
+			time.Sleep(2 * time.Second)
 		}
 	})
 }

@@ -56,8 +56,9 @@ func (o *Options) AddLibraryFlags(flags *pflag.FlagSet) {
 	o.authorization.AddFlags(flags)
 }
 
-// applyTo opens the socket and sets up TLS, authentication and authorization.
-func (o *Options) applyTo(config *genericapiserver.Config) error {
+// applyTo opens the socket and sets up TLS, authentication and authorization, which
+// for some paths is none.
+func (o *Options) applyTo(config *genericapiserver.Config, open []string) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -68,6 +69,7 @@ func (o *Options) applyTo(config *genericapiserver.Config) error {
 	if err := o.serving.ApplyTo(&config.SecureServing, &config.LoopbackClientConfig); err != nil {
 		return fmt.Errorf("open the serving port: %w", err)
 	}
+	o.authorization.AlwaysAllowPaths = append(o.authorization.AlwaysAllowPaths, open...)
 	if err := errors.Join(
 		o.authentication.ApplyTo(&config.Authentication, config.SecureServing, config.OpenAPIConfig),
 		o.authorization.ApplyTo(&config.Authorization),
@@ -96,6 +98,14 @@ func (o *Options) complete() error {
 	errs = append(errs, o.authentication.Validate()...)
 	errs = append(errs, o.authorization.Validate()...)
 	return errors.Join(errs...)
+}
+
+// ClientConfig says how to reach the cluster that the options name.
+func (o *Options) ClientConfig() (*rest.Config, error) {
+	if err := o.checkCluster(); err != nil {
+		return nil, err
+	}
+	return clientcmd.BuildConfigFromFlags("", o.Kubeconfig) // without a kubeconfig the cluster that it runs in
 }
 
 // checkCluster refuses a cluster that is not there to be asked, before the socket

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
@@ -30,6 +31,9 @@ type Content struct {
 	Provider provider.ExternalMetricsProvider
 	// Metrics answers /metrics.
 	Metrics http.Handler
+	// Webhooks answer what the API server asks before it writes, by path. Anybody may
+	// ask: the API server says not who it is.
+	Webhooks map[string]http.Handler
 	// Ready and Alive decide over /readyz and /livez: nil is good, an error is
 	// shown to whoever asks.
 	Ready, Alive func() error
@@ -53,7 +57,7 @@ func (s *Server) Run(ctx context.Context) error { return s.run(ctx) }
 // socket.
 func NewSecure(o *Options, content Content) (*Server, error) {
 	config := newConfig(content)
-	if err := o.applyTo(config); err != nil {
+	if err := o.applyTo(config, slices.Collect(maps.Keys(content.Webhooks))); err != nil {
 		return nil, err
 	}
 	server, err := install(config, content)
@@ -130,7 +134,11 @@ func install(config *genericapiserver.Config, content Content) (*genericapiserve
 	if err != nil {
 		return nil, fmt.Errorf("set up the external metrics API: %w", err)
 	}
-	server.GenericAPIServer.Handler.NonGoRestfulMux.Handle("/metrics", content.Metrics)
+	mux := server.GenericAPIServer.Handler.NonGoRestfulMux
+	mux.Handle("/metrics", content.Metrics)
+	for path, handler := range content.Webhooks {
+		mux.Handle(path, handler)
+	}
 	return server.GenericAPIServer, nil
 }
 

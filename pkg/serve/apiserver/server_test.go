@@ -17,7 +17,7 @@ import (
 
 func content(store *snapshot.Store) Content {
 	return Content{
-		Provider: externalmetrics.New(store, time.Now),
+		Provider: externalmetrics.New(store, nil, time.Now),
 		Metrics:  http.NotFoundHandler(),
 		Ready:    store.Ready,
 		Alive:    func() error { return nil },

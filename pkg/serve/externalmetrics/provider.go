@@ -15,6 +15,7 @@ import (
 	"k8s.io/metrics/pkg/apis/external_metrics"
 	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
+	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
@@ -30,36 +31,52 @@ type Reader interface {
 	Namespace(namespace string) []*snapshot.Broker
 }
 
-// Provider implements provider.ExternalMetricsProvider over a Reader. It is safe
-// for concurrent use and does no I/O.
+// Provider implements provider.ExternalMetricsProvider over a Reader and a
+// FleetReader. It is safe for concurrent use and does no I/O.
 type Provider struct {
 	reader Reader
+	fleets FleetReader // nil without a cluster
 	now    func() time.Time
 }
 
 var _ provider.ExternalMetricsProvider = (*Provider)(nil)
 
-// New makes a provider. Ages are counted by now.
-func New(reader Reader, now func() time.Time) *Provider {
-	return &Provider{reader: reader, now: now}
+// New makes a provider. Without a cluster fleets is nil. Ages are counted by now.
+func New(reader Reader, fleets FleetReader, now func() time.Time) *Provider {
+	return &Provider{reader: reader, fleets: fleets, now: now}
 }
 
 // ListAllExternalMetrics names every metric that GetExternalMetric can answer.
 func (p *Provider) ListAllExternalMetrics() []provider.ExternalMetricInfo {
-	infos := make([]provider.ExternalMetricInfo, 0, len(queue.Metrics()))
-	for _, m := range queue.Metrics() {
-		infos = append(infos, provider.ExternalMetricInfo{Metric: m.Name})
+	var infos []provider.ExternalMetricInfo
+	for _, name := range names() {
+		infos = append(infos, provider.ExternalMetricInfo{Metric: name})
 	}
 	return infos
 }
 
-// GetExternalMetric returns one item per queue of the namespace that the
-// selector matches. Its errors are API status errors: NotFound (404) for what
+// names lists the metrics in a fixed order.
+func names() []string {
+	var names []string
+	for _, m := range queue.Metrics() {
+		names = append(names, m.Name)
+	}
+	for _, m := range fleet.Metrics() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// GetExternalMetric returns one item per queue, or per fleet, of the namespace that
+// the selector matches. Its errors are API status errors: NotFound (404) for what
 // does not exist, a misspelt queue above all; ServiceUnavailable (503) for what
 // exists but is not known, with the broker and the reason. One unknown among
 // several matching queues makes the whole answer an error, because the HPA
 // would take the sum of the others for the truth.
 func (p *Provider) GetExternalMetric(_ context.Context, namespace string, selector labels.Selector, info provider.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error) {
+	if metric, ok := fleetMetric(info.Metric); ok {
+		return p.ofFleets(metric, namespace, selector)
+	}
 	metric, err := findMetric(info.Metric)
 	if err != nil {
 		return nil, err
@@ -103,20 +120,24 @@ func (m match) value(metric queue.Metric, now time.Time) (external_metrics.Exter
 		MetricName:   metric.Name,
 		MetricLabels: map[string]string{LabelBroker: m.broker.Ref.Name, LabelQueue: m.label},
 		Timestamp:    metav1.NewTime(count.At),
-		Value:        *resource.NewQuantity(count.N, resource.DecimalSI),
+		Value:        quantity(metric, count.N),
 	}, nil
 }
 
+func quantity(metric queue.Metric, n int64) resource.Quantity {
+	if metric.Milli {
+		return *resource.NewMilliQuantity(n, resource.DecimalSI)
+	}
+	return *resource.NewQuantity(n, resource.DecimalSI)
+}
+
 func findMetric(name string) (queue.Metric, error) {
-	metrics := queue.Metrics()
-	names := make([]string, 0, len(metrics))
-	for _, m := range metrics {
+	for _, m := range queue.Metrics() {
 		if m.Name == name {
 			return m, nil
 		}
-		names = append(names, m.Name)
 	}
-	return queue.Metric{}, notFound("there is no metric %q; the metrics are %s", name, strings.Join(slices.Sorted(slices.Values(names)), ", "))
+	return queue.Metric{}, notFound("there is no metric %q; the metrics are %s", name, strings.Join(slices.Sorted(slices.Values(names())), ", "))
 }
 
 func notFound(format string, args ...any) error {

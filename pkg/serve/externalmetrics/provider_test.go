@@ -64,7 +64,7 @@ func ask(t *testing.T, namespace, metric, selector string, after time.Duration) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := externalmetrics.New(world(), func() time.Time { return t0.Add(after) })
+	p := externalmetrics.New(world(), nil, func() time.Time { return t0.Add(after) })
 	list, err := p.GetExternalMetric(context.Background(), namespace, parsed, provider.ExternalMetricInfo{Metric: metric})
 	if err != nil {
 		var status apierrors.APIStatus
@@ -109,7 +109,7 @@ func TestAnswers(t *testing.T) {
 		{"one misspelt among several", "airflow", tasks, "queue in (default,slwo)", `404 no broker of namespace airflow has a queue "slwo" (closest of the known: slow, gpu, broken); a queue that exists only while it is in use can be declared in spec.queues of its CeleryBroker`},
 		{"a misspelt broker", "airflow", tasks, "broker=aa,queue=default", `404 namespace airflow has no CeleryBroker "aa" (closest of the known: a, b)`},
 		{"a label that does not exist", "airflow", tasks, "que=default", `404 queue metrics have no label "que"; their labels are broker and queue`},
-		{"a metric that does not exist", "airflow", "celery_queue_length", "queue=default", `404 there is no metric "celery_queue_length"; the metrics are celery_queue_backlog, celery_queue_in_flight, celery_queue_scheduled, celery_queue_tasks`},
+		{"a metric that does not exist", "airflow", "celery_queue_length", "queue=default", `404 there is no metric "celery_queue_length"; the metrics are celery_busy_workers, celery_queue_backlog, celery_queue_in_flight, celery_queue_oldest_task_age_seconds, celery_queue_scheduled, celery_queue_tasks, celery_queue_wait_seconds, celery_queue_work_seconds, celery_worker_active_tasks, celery_worker_slots`},
 		{"a namespace sees its own brokers only", "other", tasks, "queue=default", "404 namespace other has no CeleryBroker, and a broker's metrics exist in its own namespace only"},
 
 		{"an unknown count", "airflow", tasks, "queue=broken", "503 broker airflow/a: queue broken: the key holds no list"},
@@ -138,7 +138,7 @@ func TestAStaleCountIsAnError(t *testing.T) {
 }
 
 func TestTheTimestampIsThatOfTheOldestPart(t *testing.T) {
-	p := externalmetrics.New(world(), func() time.Time { return t0 })
+	p := externalmetrics.New(world(), nil, func() time.Time { return t0 })
 	selector, err := labels.Parse("broker=a,queue=default")
 	if err != nil {
 		t.Fatal(err)
@@ -154,10 +154,14 @@ func TestTheTimestampIsThatOfTheOldestPart(t *testing.T) {
 
 func TestEveryMetricIsListed(t *testing.T) {
 	var names []string
-	for _, info := range externalmetrics.New(world(), time.Now).ListAllExternalMetrics() {
+	for _, info := range externalmetrics.New(world(), nil, time.Now).ListAllExternalMetrics() {
 		names = append(names, info.Metric)
 	}
-	want := []string{"celery_queue_backlog", "celery_queue_in_flight", "celery_queue_scheduled", "celery_queue_tasks"}
+	want := []string{
+		"celery_queue_backlog", "celery_queue_in_flight", "celery_queue_scheduled", "celery_queue_tasks",
+		"celery_queue_oldest_task_age_seconds", "celery_queue_wait_seconds", "celery_queue_work_seconds",
+		"celery_busy_workers", "celery_worker_active_tasks", "celery_worker_slots",
+	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -172,7 +176,7 @@ func BenchmarkRead(b *testing.B) {
 	}
 	store.Declare(snapshot.Declaration{Ref: ref("n", "b"), MaxAge: time.Hour})
 	store.Put(ref("n", "b"), &queue.Sample{At: t0, Queues: queues})
-	p := externalmetrics.New(store, func() time.Time { return t0 })
+	p := externalmetrics.New(store, nil, func() time.Time { return t0 })
 	selector := labels.SelectorFromSet(labels.Set{"queue": "queue-77"})
 	for b.Loop() {
 		if _, err := p.GetExternalMetric(b.Context(), "n", selector, provider.ExternalMetricInfo{Metric: "celery_queue_tasks"}); err != nil {

@@ -149,11 +149,19 @@ func (e *Exporter) collectQueues(metrics chan<- prometheus.Metric, b *snapshot.B
 		}
 		for _, m := range queue.Metrics() {
 			if c := m.Of(depth); c.Err == nil {
-				metrics <- prometheus.MustNewConstMetric(e.queues[m.Name], prometheus.GaugeValue, float64(c.N),
+				metrics <- prometheus.MustNewConstMetric(e.queues[m.Name], prometheus.GaugeValue, number(m, c.N),
 					b.Ref.Namespace, b.Ref.Name, label)
 			}
 		}
 	}
+}
+
+// number is a metric's value in its unit.
+func number(m queue.Metric, n int64) float64 {
+	if m.Milli {
+		return float64(n) / 1000
+	}
+	return float64(n)
 }
 
 // Forget drops the counters of a broker that is gone.
