@@ -55,8 +55,7 @@ type ControlRequest struct {
 	// ReplyTo is the name of the queue for the replies. They come through the
 	// anonymous exchange, so that it needs no binding.
 	ReplyTo string
-	// Expires is when the question is of no more interest: a worker that was
-	// frozen until then does not answer it.
+	// Expires is when the question is of no more interest. Workers answer later, too.
 	Expires time.Time
 }
 
@@ -209,17 +208,24 @@ func (r ControlReply) Queues() ([]ServedQueue, error) {
 	return queues, nil
 }
 
-// Slots is the answer to MethodStats: how many tasks the worker executes at once.
+// Slots is the answer to MethodStats: how many tasks the worker executes at once, at
+// the most. With --autoscale the size of the pool is the least.
 func (r ControlReply) Slots() (int64, error) {
 	var stats struct {
 		Pool struct {
 			MaxConcurrency Number `json:"max-concurrency"`
 		} `json:"pool"`
+		Autoscaler struct {
+			Max Number `json:"max"`
+		} `json:"autoscaler"`
 	}
 	if json.Unmarshal(r.content, &stats) != nil {
 		return 0, fmt.Errorf("%w: it is no statistics", ErrReply)
 	}
 	slots := stats.Pool.MaxConcurrency
+	if stats.Autoscaler.Max.Known {
+		slots = stats.Autoscaler.Max
+	}
 	if !slots.Known || slots.N > maxSlots {
 		return 0, fmt.Errorf("%w: its statistics do not tell the size of the pool", ErrReply)
 	}

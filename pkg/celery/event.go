@@ -19,8 +19,13 @@ const (
 	maxEvent = 16 << 10
 	// maxNode bounds a node name, in bytes: a name and a host name of DNS.
 	maxNode = 512
+	// maxHost is the longest host name that Linux knows, in bytes.
+	maxHost = 63
 	// maxFrequency bounds how seldom a worker may say to send heartbeats.
 	maxFrequency = time.Hour
+	// maxTaken bounds how many tasks a worker may say to have taken: a thousand a
+	// second for three years.
+	maxTaken = 100_000_000_000
 )
 
 // ErrEvent says that a message is no event of a worker's that can be understood.
@@ -54,16 +59,26 @@ type WorkerEvent struct {
 	Frequency time.Duration
 	// Active is how many tasks execute, Processed how many the worker has taken
 	// since its start. A heartbeat that was asked for by remote control has
-	// neither.
+	// neither. Active is not known without Processed: Celery writes both.
 	Active, Processed Number
 }
 
-// Host is the part of the node name behind the "@", without a domain: of a worker
+// Host is the part of the node name behind the "@", as HostName writes it: of a worker
 // in a pod the pod's name.
 func (e WorkerEvent) Host() string {
 	_, host, _ := strings.Cut(e.Node, "@")
-	host, _, _ = strings.Cut(host, ".")
-	return host
+	return HostName(host)
+}
+
+// HostName is a name without a domain, and as short as Kubernetes makes the host name of
+// a pod (k8s.io/kubernetes/pkg/kubelet/util, TruncatePodHostnameIfNeeded), so that a
+// node that is named after a long pod and one that is named after its host are the same.
+func HostName(name string) string {
+	name, _, _ = strings.Cut(name, ".")
+	if len(name) > maxHost {
+		name = strings.TrimRight(name[:maxHost], "-.")
+	}
+	return name
 }
 
 // DecodeWorkerEvent reads the body of an event as RabbitMQ delivers it. Anything
@@ -112,7 +127,10 @@ func decodeEvent(body []byte) (WorkerEvent, error) {
 	states := map[string]WorkerState{"worker-online": WorkerOnline, "worker-heartbeat": WorkerBeating, "worker-offline": WorkerOffline}
 	e := WorkerEvent{
 		State: states[event.Type], Node: event.Hostname, PID: event.PID,
-		Frequency: frequency(event.Freq), Active: event.Active, Processed: event.Processed,
+		Frequency: frequency(event.Freq), Active: event.Active.upTo(maxSlots), Processed: event.Processed.upTo(maxTaken),
+	}
+	if !e.Processed.Known {
+		e.Active = Number{}
 	}
 	if e.State == 0 {
 		return WorkerEvent{}, fmt.Errorf("%w: its type is another", ErrEvent)

@@ -27,6 +27,10 @@ const MaxPriority = 9
 // bindingKey begins the key of every binding table (Channel.keyprefix_queue).
 const bindingKey = "_kombu.binding."
 
+// RepliesPrefix begins the names of the lists in which workers on Redis put their
+// replies to celery-hpa's questions.
+const RepliesPrefix = OwnQueuePrefix + "replies."
+
 // Keys names the keys of one Redis broker. Make it with NewKeys.
 type Keys struct {
 	prefix, separator string
@@ -65,9 +69,40 @@ func (k Keys) Queue(queue string, priority int) string {
 func (k Keys) Binding(exchange string) string { return k.prefix + bindingKey + exchange }
 
 // BindingPattern is the glob that every binding table's key matches, for SCAN.
-func (k Keys) BindingPattern() string {
-	escape := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`)
-	return escape.Replace(k.prefix) + bindingKey + "*"
+func (k Keys) BindingPattern() string { return EscapeGlob(k.prefix) + bindingKey + "*" }
+
+// EscapeGlob returns the glob of Redis that a name alone matches.
+func EscapeGlob(name string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(name)
+}
+
+// EventPatterns are the globs of the channels in which workers speak of themselves,
+// for PSUBSCRIBE; the same event may come through each of them. A user of Redis
+// needs each of them, to the letter, as a channel rule (ACL SETUSER with & before it).
+func (k Keys) EventPatterns(transport Transport, db int) []string {
+	patterns := k.channels(transport, db, EventExchange)
+	for i, channel := range patterns {
+		patterns[i] = EscapeGlob(channel) + "/worker.*"
+	}
+	return patterns
+}
+
+// ControlChannels are the channels in which workers hear remote control; a worker
+// hears one of them, or all, and then takes the same message once.
+func (k Keys) ControlChannels(transport Transport, db int) []string {
+	return k.channels(transport, db, ControlExchange)
+}
+
+// channels are those of a fanout exchange (Channel._get_publish_topic, _put_fanout;
+// the prefix is PrefixedStrictRedis's). Behind Sentinel, kombu before 5.4 forgot to
+// fill in the database and used the name with braces; later ones do so, too, if
+// they are told (option sentinel_fanout_compat, SentinelChannel._get_publish_topics).
+func (k Keys) channels(transport Transport, db int, exchange string) []string {
+	channels := []string{k.prefix + "/" + strconv.Itoa(db) + "." + exchange}
+	if transport == TransportSentinel {
+		channels = append(channels, k.prefix+"/{db}."+exchange)
+	}
+	return channels
 }
 
 // Exchange is the exchange whose binding table has the given key, if it is one.

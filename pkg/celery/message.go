@@ -17,6 +17,8 @@ type Unacked struct {
 	// key is then the name of the queue.
 	Exchange   string
 	RoutingKey string
+	// ID is the task's, empty if the message does not tell.
+	ID string
 	// ETA is when the task may run; zero if at once.
 	ETA time.Time
 }
@@ -25,11 +27,13 @@ type Unacked struct {
 type envelope struct {
 	Headers struct {
 		Task json.RawMessage `json:"task"`
+		ID   json.RawMessage `json:"id"`
 		ETA  json.RawMessage `json:"eta"`
 	} `json:"headers"`
 	Properties struct {
-		BodyEncoding string `json:"body_encoding"`
-		DeliveryInfo struct {
+		CorrelationID json.RawMessage `json:"correlation_id"`
+		BodyEncoding  string          `json:"body_encoding"`
+		DeliveryInfo  struct {
 			Exchange   *string `json:"exchange"`
 			RoutingKey *string `json:"routing_key"`
 		} `json:"delivery_info"`
@@ -51,7 +55,7 @@ func DecodeUnacked(value []byte) (Unacked, error) {
 		return Unacked{}, ErrUnackedShape
 	}
 	if parsed {
-		u.ETA = e.eta(message)
+		u.ID, u.ETA = e.id(), e.eta(message)
 	}
 	return u, nil
 }
@@ -110,6 +114,16 @@ func (e envelope) route() (Unacked, bool) {
 		u.Exchange = *info.Exchange
 	}
 	return u, true
+}
+
+// id is the task's. With protocol 1 the headers have none, but every message
+// carries it as its correlation id (celery/app/amqp.py, as_task_v1).
+func (e envelope) id() string {
+	if id, _ := stringOrNull(e.Headers.ID); id != "" {
+		return id
+	}
+	id, _ := stringOrNull(e.Properties.CorrelationID)
+	return id
 }
 
 // eta looks into the headers (protocol 2), and into the body only where the

@@ -59,6 +59,18 @@ func TestDecodeUnacked(t *testing.T) {
 		"an ETA that is no string counts as none": {
 			`[{"headers":{"task":"t","eta":17}}, "", "q"]`, celery.Unacked{RoutingKey: "q"},
 		},
+		"the task's id in the headers": {
+			`[{"headers":{"task":"t","id":"4711"},"properties":{"correlation_id":"other"}}, "", "q"]`, celery.Unacked{RoutingKey: "q", ID: "4711"},
+		},
+		"the task's id with protocol 1": {
+			`[{"headers":{},"properties":{"correlation_id":"4711"}}, "", "q"]`, celery.Unacked{RoutingKey: "q", ID: "4711"},
+		},
+		"an id that is no string counts as none": {
+			`[{"headers":{"task":"t","id":17},"properties":{"correlation_id":[]}}, "", "q"]`, celery.Unacked{RoutingKey: "q"},
+		},
+		"the bare message has an id, too": {
+			`{"headers":{"id":"4711"},"properties":{"delivery_info":{"routing_key":"r"}}}`, celery.Unacked{RoutingKey: "r", ID: "4711"},
+		},
 		"the message need not be an object": {
 			`["text", "", "q"]`, celery.Unacked{RoutingKey: "q"},
 		},
@@ -144,6 +156,33 @@ func FuzzParseETA(f *testing.F) {
 			t.Errorf("ParseETA(%q) = %v", text, eta)
 		}
 	})
+}
+
+// The channels are those that kombu was seen to publish in, but for the braces, which
+// stand in the source of kombu before 5.4.
+func TestChannels(t *testing.T) {
+	usual := celery.NewKeys("", "", "", "")
+	prefixed := celery.NewKeys(`my[app]\*:`, "|", "", "")
+	for name, c := range map[string]struct{ got, want []string }{
+		"events":               {usual.EventPatterns(celery.TransportRedis, 0), []string{"/0.celeryev/worker.*"}},
+		"control":              {usual.ControlChannels(celery.TransportRedis, 0), []string{"/0.celery.pidbox"}},
+		"another database":     {usual.EventPatterns(celery.TransportRedis, 15), []string{"/15.celeryev/worker.*"}},
+		"control there":        {usual.ControlChannels(celery.TransportRedis, 15), []string{"/15.celery.pidbox"}},
+		"events of Sentinel":   {usual.EventPatterns(celery.TransportSentinel, 1), []string{"/1.celeryev/worker.*", "/{db}.celeryev/worker.*"}},
+		"control of Sentinel":  {usual.ControlChannels(celery.TransportSentinel, 1), []string{"/1.celery.pidbox", "/{db}.celery.pidbox"}},
+		"a prefix is no glob":  {prefixed.EventPatterns(celery.TransportRedis, 0), []string{`my\[app\]\\\*:/0.celeryev/worker.*`}},
+		"a prefix of channels": {prefixed.ControlChannels(celery.TransportSentinel, 0), []string{`my[app]\*:/0.celery.pidbox`, `my[app]\*:/{db}.celery.pidbox`}},
+	} {
+		if diff := cmp.Diff(c.want, c.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestQueueOfRepliesIsInternal(t *testing.T) {
+	if name := celery.RepliesPrefix + "x"; !celery.IsInternalQueue(name) {
+		t.Errorf("%q is taken for a queue to scale on", name)
+	}
 }
 
 func TestKeys(t *testing.T) {

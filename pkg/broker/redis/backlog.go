@@ -22,6 +22,7 @@ type backlogReader struct {
 	probe *goredis.IntCmd
 	// levels are the LLEN of the lists of priority 1 to 9; nil until then.
 	levels []*goredis.IntCmd
+	next   *nextReader
 	// refused is why the server does not let us read this queue. It holds for
 	// one sample, since permissions can change.
 	refused error
@@ -30,17 +31,20 @@ type backlogReader struct {
 	unread bool
 }
 
-func newBacklogReader(ctx context.Context, keys celery.Keys, name string) *backlogReader {
+func newBacklogReader(ctx context.Context, keys celery.Keys, name string, right *lookRight) *backlogReader {
 	exists := []any{"exists"}
 	for priority := 1; priority <= celery.MaxPriority; priority++ {
 		exists = append(exists, keys.Queue(name, priority))
 	}
-	return &backlogReader{
+	r := &backlogReader{
 		name:   name,
 		bare:   goredis.NewIntCmd(ctx, "llen", keys.Queue(name, 0)),
 		probe:  goredis.NewIntCmd(ctx, exists...),
+		next:   newNextReader(right),
 		unread: true,
 	}
+	r.next.follow(ctx, r.bare)
+	return r
 }
 
 // append adds this queue's commands of one exchange.
@@ -58,14 +62,18 @@ func (r *backlogReader) append(commands []goredis.Cmder) []goredis.Cmder {
 	return commands
 }
 
-// send is append for commands that are run at once.
-func (r *backlogReader) send(commands []goredis.Cmder) []goredis.Cmder {
+// send is append for commands that are run at once, with those for the next message.
+func (r *backlogReader) send(commands []goredis.Cmder, now time.Time) []goredis.Cmder {
+	if r.refused == nil {
+		commands = r.next.send(commands, now) // by the lengths of the exchange before
+	}
 	r.unread = false
 	return r.append(commands)
 }
 
 // noteRefusal is called after the server refused a transaction.
-func (r *backlogReader) noteRefusal() {
+func (r *backlogReader) noteRefusal(now time.Time) {
+	r.next.noteRefusal(now)
 	for _, c := range r.append(nil) {
 		if server.IsRefusal(c.Err()) {
 			r.refused = c.Err()
@@ -80,7 +88,9 @@ func (r *backlogReader) learnPriorities(ctx context.Context) bool {
 		return false
 	}
 	for _, key := range r.probe.Args()[1:] {
-		r.levels = append(r.levels, goredis.NewIntCmd(ctx, "llen", key))
+		level := goredis.NewIntCmd(ctx, "llen", key)
+		r.levels = append(r.levels, level)
+		r.next.follow(ctx, level)
 	}
 	r.probe, r.unread = nil, true
 	return true
@@ -90,7 +100,7 @@ func (r *backlogReader) learnPriorities(ctx context.Context) bool {
 // is no list, or may not be read.
 func (r *backlogReader) count(at time.Time) queue.Count {
 	if r.refused != nil {
-		return queue.Unknown(fmt.Errorf("queue %q: %w: %s", r.name, r.refused, server.Hint(r.refused)))
+		return queue.Unknown(fmt.Errorf("queue %q: %w: %s", r.name, r.refused, server.Hint(r.refused, server.SampleRights)))
 	}
 	if r.unread {
 		return queue.Unknown(fmt.Errorf("queue %q was found during this sample and is read with the next", r.name))

@@ -62,10 +62,17 @@ func BenchmarkSampleOf10000Queues(b *testing.B) {
 // BenchmarkSampleOf100000Unacked replaces 1,000 of the messages in flight
 // before each sample: 1,000 are acknowledged and 1,000 taken.
 func BenchmarkSampleOf100000Unacked(b *testing.B) {
-	broker := newKombu(servers.StartRedis(b, servers.RedisOptions{}), redis.Config{})
+	benchmarkUnacked(b, redis.Config{}, func([]string) int64 { return 0 })
+}
+
+// benchmarkUnacked is BenchmarkSampleOf100000Unacked. Before each sample, execute is
+// told the ids of the tasks that are held, in the order in which they were taken, and
+// returns how many of queue-0 are in flight beside them.
+func benchmarkUnacked(b *testing.B, cfg redis.Config, execute func(ids []string) int64) {
+	broker := newKombu(servers.StartRedis(b, servers.RedisOptions{}), cfg)
 	padding := strings.Repeat("x", 1000)
 	held := map[string]string{} // tag → queue
-	var tags []string
+	var tags, ids []string
 	take := func(n int) {
 		broker.do(b, func(ctx context.Context, p goredis.Pipeliner) {
 			for range n {
@@ -75,6 +82,9 @@ func BenchmarkSampleOf100000Unacked(b *testing.B) {
 				broker.hold(ctx, p, tag, unackedValue(b, strings.Replace(text, `"body":"`, `"body":"`+padding, 1), "", name))
 				held[tag] = name
 				tags = append(tags, tag)
+				if cfg.Executing != nil {
+					ids = append(ids, idOf(b, delivery{text: text}))
+				}
 			}
 		})
 	}
@@ -86,11 +96,14 @@ func BenchmarkSampleOf100000Unacked(b *testing.B) {
 			}
 		})
 		tags = slices.Clone(tags[n:])
+		if cfg.Executing != nil {
+			ids = slices.Clone(ids[n:])
+		}
 	}
 	for range 100 {
 		take(1000)
 	}
-	cfg := broker.cfg
+	cfg = broker.cfg
 	cfg.URL, cfg.Queues, cfg.Timeout = broker.URL(0), []string{"queue-0", "queue-1", "queue-2"}, 10*time.Second
 	d := newDriver(b, cfg)
 	want := map[string]brokertest.Counts{}
@@ -103,6 +116,9 @@ func BenchmarkSampleOf100000Unacked(b *testing.B) {
 			c.InFlight++
 			want[name] = c
 		}
+		c := want["queue-0"]
+		c.InFlight += execute(ids)
+		want["queue-0"] = c
 		return want
 	})
 }

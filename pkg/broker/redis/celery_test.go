@@ -23,7 +23,7 @@ import (
 const driverUser = "driver"
 
 // aclRules are the permissions that the driver asks for in its errors.
-const aclRules = "~* -@all +multi +exec +llen +exists +hlen +zcard +zrange +hstrlen +hmget +scan +smembers"
+const aclRules = "~* -@all +multi +exec +llen +lindex +exists +hlen +zcard +zrange +hstrlen +hmget +scan +smembers"
 
 // kombuBroker does to a real Redis what kombu does.
 type kombuBroker struct {

@@ -26,7 +26,7 @@
 // time. But a delivery tag never changes its queue. So the tags are listed each
 // time (from the index, by ranges, so that no single command is long), and only
 // those not seen before are fetched, decoded as far as needed, and dropped. What
-// stays is the tag with its route and its ETA.
+// stays is the tag with its route, its ETA and its task's id.
 //
 // The length of the hash says whether all were found. A message that is listed
 // but gone when it is fetched has been acknowledged or put back in between. The
@@ -40,6 +40,16 @@
 // Messages of a named exchange are resolved through its binding table. One that
 // matches several queues counts for each of them, since it may be in flight for
 // any: an upper bound.
+//
+// With early acknowledgement a task that executes is not in the hash. Where somebody
+// hears the workers and tells which tasks these are (Config.Executing), they are
+// counted as well, unless the hash has a message of the same task id.
+//
+// # Hearing workers
+//
+// Workers hears their events on a connection of its own (PSUBSCRIBE), and asks them
+// by remote control, which is the only thing that this package ever writes: a list
+// for the replies, which expires whatever happens.
 //
 // # Replicas
 //

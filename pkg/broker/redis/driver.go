@@ -26,12 +26,14 @@ const (
 // Driver reads one broker. It is not safe for concurrent use.
 type Driver struct {
 	cfg       Config
+	purpose   server.Purpose
 	keys      celery.Keys
 	endpoints []server.Endpoint
 	// current is the endpoint in use: the last one that worked.
 	current int
 
 	backlogs []*backlogReader
+	look     lookRight
 	names    map[string]bool
 	bindings *unacked.Bindings
 	holder   *unacked.Holder
@@ -52,7 +54,8 @@ func New(cfg Config) (*Driver, error) {
 	}
 	keys := celery.NewKeys(cfg.GlobalKeyPrefix, cfg.Separator, cfg.UnackedKey, cfg.UnackedIndexKey)
 	d := &Driver{
-		cfg: cfg, keys: keys, endpoints: endpoints, names: map[string]bool{},
+		cfg: cfg, purpose: server.Purpose{Doing: "sample", Broker: cfg.Ref, Rights: server.SampleRights},
+		keys: keys, endpoints: endpoints, names: map[string]bool{},
 		bindings: unacked.NewBindings(keys, len(cfg.Queues) == 0), holder: unacked.NewHolder(cfg.limits(), keys),
 	}
 	if _, err := d.learn(context.Background(), cfg.Queues); err != nil {
@@ -81,7 +84,7 @@ func (d *Driver) Sample(ctx context.Context) (*queue.Sample, error) {
 		e := d.endpoints[d.current]
 		sample, err := d.sample(ctx, e)
 		if err != nil {
-			return nil, server.Explain(d.cfg.Ref, e.Address, err)
+			return nil, d.purpose.Explain(e.Address, err)
 		}
 		return sample, nil
 	}, d.switchOver)
@@ -108,6 +111,9 @@ func (d *Driver) sample(ctx context.Context, e server.Endpoint) (*queue.Sample, 
 	}
 	if err := d.holder.Measure(ctx, e); err != nil {
 		return nil, err
+	}
+	if d.cfg.Executing != nil {
+		d.holder.Execute(d.cfg.Executing())
 	}
 	for attempt := 1; ; attempt++ {
 		at := time.Now()
@@ -145,7 +151,7 @@ func (d *Driver) learn(ctx context.Context, names []string) (bool, error) {
 			return false, fmt.Errorf("more than %d queues: list those of interest in spec.queues", maxQueues)
 		}
 		d.names[name] = true
-		d.backlogs = append(d.backlogs, newBacklogReader(context.WithoutCancel(ctx), d.keys, name))
+		d.backlogs = append(d.backlogs, newBacklogReader(context.WithoutCancel(ctx), d.keys, name, &d.look))
 	}
 	return len(d.backlogs) > known, nil
 }
@@ -160,6 +166,7 @@ func (d *Driver) attempt(ctx context.Context, e server.Endpoint, at time.Time) (
 	}
 	again := false
 	for _, r := range d.backlogs {
+		r.next.absorb(at)
 		again = r.learnPriorities(context.WithoutCancel(ctx)) || again
 	}
 	if err := d.bindings.Absorb(); err != nil {
@@ -202,9 +209,10 @@ func (d *Driver) exchange(ctx context.Context, e server.Endpoint) error {
 }
 
 func (d *Driver) commands(ctx context.Context) []goredis.Cmder {
+	now := time.Now()
 	commands := d.role.Send(ctx, make([]goredis.Cmder, 0, 2*len(d.backlogs)+16))
 	for _, r := range d.backlogs {
-		commands = r.send(commands)
+		commands = r.send(commands, now)
 	}
 	commands = d.holder.Send(ctx, commands)
 	return d.bindings.Send(ctx, commands)
@@ -213,7 +221,7 @@ func (d *Driver) commands(ctx context.Context) []goredis.Cmder {
 func (d *Driver) noteRefusals() {
 	d.role.NoteRefusal()
 	for _, r := range d.backlogs {
-		r.noteRefusal()
+		r.noteRefusal(time.Now())
 	}
 	d.holder.NoteRefusal()
 	d.bindings.NoteRefusal()
@@ -227,7 +235,8 @@ func (d *Driver) compose(at time.Time, held unacked.InFlight) *queue.Sample {
 	}
 	for _, r := range d.backlogs {
 		inFlight, scheduled := held.Depth(r.name, at)
-		s.Queues[r.name] = queue.Depth{Backlog: r.count(at), InFlight: inFlight, Scheduled: scheduled}
+		backlog := r.count(at)
+		s.Queues[r.name] = queue.Depth{Backlog: backlog, InFlight: inFlight, Scheduled: scheduled, Oldest: r.next.age(backlog)}
 	}
 	return s
 }

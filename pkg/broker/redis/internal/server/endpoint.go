@@ -36,7 +36,10 @@ type Settings struct {
 type Endpoint struct {
 	// Address is for errors: it holds no credential.
 	Address string
+	// DB is the number of the database that is in use.
+	DB      int
 	client  *goredis.Client
+	timeout time.Duration
 }
 
 // New makes the endpoints of a URL, to be tried in turn. It reads the TLS files
@@ -53,7 +56,7 @@ func New(s Settings) ([]Endpoint, error) {
 		if err != nil {
 			return nil, errors.Join(err, CloseAll(endpoints))
 		}
-		endpoints = append(endpoints, Endpoint{server.Address(), newClient(s, server, secure)})
+		endpoints = append(endpoints, Endpoint{server.Address(), server.DB, newClient(s, server, secure), s.Timeout})
 	}
 	return endpoints, nil
 }
@@ -102,7 +105,7 @@ func newSentinel(s Settings) (Endpoint, error) {
 		DialTimeout: s.Timeout, ReadTimeout: s.Timeout, WriteTimeout: s.Timeout, PoolTimeout: s.Timeout,
 		ContextTimeoutEnabled: true,
 	})
-	return Endpoint{fmt.Sprintf("%s of sentinels %s", s.MasterName, u), client}, nil
+	return Endpoint{fmt.Sprintf("%s of sentinels %s", s.MasterName, u), first.DB, client, s.Timeout}, nil
 }
 
 // Exec runs the commands in one exchange: as one transaction if atomic. The

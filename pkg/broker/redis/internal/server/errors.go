@@ -11,9 +11,9 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
-// permissions are what a user of Redis needs for us, in the words of ACL
+// SampleRights are what a user of Redis needs for samples, in the words of ACL
 // SETUSER.
-const permissions = "+multi +exec +llen +exists +hlen +zcard +zrange +hstrlen +hmget +scan +smembers (and +select for a database other than 0), " +
+const SampleRights = "+multi +exec +llen +lindex +exists +hlen +zcard +zrange +hstrlen +hmget +scan +smembers (and +select for a database other than 0), " +
 	"with read access to the keys of the queues and their priorities, unacked, unacked_index and _kombu.binding.*; with +role, a replica that has lost its primary is noticed"
 
 // isReply reports whether the server answered, with an error of its own.
@@ -30,24 +30,40 @@ func IsAbort(err error) bool { return err != nil && strings.HasPrefix(err.Error(
 // permission.
 func IsRefusal(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOPERM") }
 
+// Purpose is what the servers of a broker are asked for.
+type Purpose struct {
+	// Doing says it in a few words, before "broker …".
+	Doing  string
+	Broker queue.BrokerRef
+	// Rights are what a user of Redis needs for it, in the words of ACL SETUSER.
+	Rights string
+}
+
 // Explain says what failed, where, why, and what to do about it.
-func Explain(ref queue.BrokerRef, address string, err error) error {
-	hint := Hint(err)
+func (p Purpose) Explain(address string, err error) error {
+	hint := Hint(err, p.Rights)
 	if hint != "" {
 		hint = ": " + hint
 	}
-	return fmt.Errorf("sample broker %s at %s: %w%s", ref, address, err, hint)
+	return fmt.Errorf("%w%s", p.Wrap(address, err), hint)
 }
 
-// Hint is advice for the usual causes, or empty.
-func Hint(err error) string {
+// Wrap says what failed, where and why.
+func (p Purpose) Wrap(address string, err error) error {
+	return fmt.Errorf("%s broker %s at %s: %w", p.Doing, p.Broker, address, err)
+}
+
+// Hint is advice for the usual causes, or empty; rights are those of a Purpose.
+func Hint(err error, rights string) string {
 	text := err.Error()
 	advice := []struct{ sign, hint string }{
 		{"WRONGPASS", "the user name or password of the broker URL is wrong"},
 		{"NOAUTH", "the server wants a password: put it into the broker URL"},
 		{"AUTH failed", "the user name or password of the broker URL is wrong"},
-		{"NOPERM", "the user of the broker URL needs " + permissions},
+		{"NOPERM", "the user of the broker URL needs " + rights},
+		{errNoReply.Error(), "the user of the broker URL needs " + rights},
 		{"LOADING", "the server is still loading its data: wait"},
+		{"READONLY", "the server is a replica: let the broker URL lead to the primary"},
 		{"MASTERDOWN", "a replica that has lost its primary: wait for the failover"},
 		{"DB index is out of range", "the server has fewer databases than the URL's path names"},
 		{"max number of clients", "raise maxclients of the server"},

@@ -31,25 +31,25 @@ const (
 	estimateSize = 1000
 )
 
-// tagKey is a delivery tag in 16 bytes: the UUID that kombu writes, or a hash
-// of anything else.
-type tagKey [16]byte
+// uuidKey is a delivery tag or a task's id in 16 bytes: the UUID that kombu and
+// Celery write, or a hash of anything else.
+type uuidKey [16]byte
 
-// keyOf keeps tags apart that differ, but for collisions of SHA-256.
-func keyOf(tag string) tagKey {
-	var key tagKey
-	if len(tag) == 36 && tag[8] == '-' && tag[13] == '-' && tag[18] == '-' && tag[23] == '-' {
+// keyOf keeps texts apart that differ, but for collisions of SHA-256.
+func keyOf(text string) uuidKey {
+	var key uuidKey
+	if len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' {
 		var digits [32]byte
-		copy(digits[:], tag[:8])
-		copy(digits[8:], tag[9:13])
-		copy(digits[12:], tag[14:18])
-		copy(digits[16:], tag[19:23])
-		copy(digits[20:], tag[24:])
+		copy(digits[:], text[:8])
+		copy(digits[8:], text[9:13])
+		copy(digits[12:], text[14:18])
+		copy(digits[16:], text[19:23])
+		copy(digits[20:], text[24:])
 		if _, err := hex.Decode(key[:], digits[:]); err == nil && !hasUpper(digits[:]) {
 			return key
 		}
 	}
-	sum := sha256.Sum256([]byte(tag))
+	sum := sha256.Sum256([]byte(text))
 	copy(key[:], sum[:])
 	return key
 }
@@ -65,6 +65,8 @@ type message struct {
 	route routeID
 	// seen is the listing that had it last.
 	seen uint32
+	// task is the task's id; zero if the message does not tell.
+	task uuidKey
 }
 
 // Limits bound what is remembered and fetched.
@@ -83,7 +85,7 @@ type Holder struct {
 	keys              celery.Keys
 	maxTags, maxFetch int
 
-	messages map[tagKey]message
+	messages map[uuidKey]message
 	routes   routeTable
 	listing  uint32
 	// size is the length of the index when it was last listed; -1 means that
@@ -103,7 +105,7 @@ type round struct {
 	// refused is why the server does not let us read the keys.
 	refused error
 	// gone holds the tags that were listed but had no entry when fetched.
-	gone map[tagKey]bool
+	gone map[uuidKey]bool
 	// vanished and pending count the entries of the last listing that are not
 	// known: gone when fetched, or not fetched yet.
 	vanished, pending int
@@ -114,20 +116,23 @@ type round struct {
 	// estimating is true if the listing is a random choice.
 	estimating bool
 	counts     []tally // by routeID
-	err        error   // why nothing is known of what is in flight
+	// executing are tasks that workers execute, beside those that were found in
+	// the last listing.
+	executing executing
+	err       error // why nothing is known of what is in flight
 }
 
 // NewHolder makes a holder that knows nothing yet.
 func NewHolder(limits Limits, keys celery.Keys) *Holder {
 	return &Holder{
 		keys: keys, maxTags: limits.Tags, maxFetch: limits.Fetch,
-		messages: map[tagKey]message{}, routes: newRouteTable(), size: -1,
+		messages: map[uuidKey]message{}, routes: newRouteTable(), size: -1,
 	}
 }
 
 // Begin starts a sample, which stops fetching at the deadline.
 func (h *Holder) Begin(deadline time.Time) {
-	h.round = round{deadline: deadline, gone: map[tagKey]bool{}}
+	h.round = round{deadline: deadline, gone: map[uuidKey]bool{}}
 }
 
 // Reset is called when another server is read: it may hold more or less.
@@ -390,6 +395,9 @@ func (h *Holder) remember(tag string, u celery.Unacked, err error) {
 	if !u.ETA.IsZero() {
 		m.eta = u.ETA.UnixNano()
 	}
+	if u.ID != "" {
+		m.task = keyOf(u.ID)
+	}
 	h.messages[keyOf(tag)] = m
 }
 
@@ -397,6 +405,7 @@ func (h *Holder) remember(tag string, u celery.Unacked, err error) {
 // others.
 func (h *Holder) count(now time.Time) {
 	h.counts = make([]tally, len(h.routes.list))
+	h.executing.begin()
 	nanos := now.UnixNano()
 	for key, m := range h.messages {
 		if m.seen != h.listing {
@@ -408,6 +417,7 @@ func (h *Holder) count(now time.Time) {
 		if m.eta > nanos {
 			c.scheduled++
 		}
+		h.executing.note(m.task)
 	}
 	h.routes.release(h.counts)
 }

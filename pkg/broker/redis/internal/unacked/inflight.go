@@ -11,7 +11,8 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
-// InFlight is what one sample says of the messages that workers hold.
+// InFlight is what one sample says of the messages that workers hold, and of the
+// tasks that they execute.
 type InFlight struct {
 	queues map[string]tally
 	// Unattributed counts the messages of no known queue; example is the tag
@@ -25,7 +26,8 @@ type InFlight struct {
 	unknown error
 }
 
-// Attribute assigns the messages of the last listing to queues.
+// Attribute assigns the messages of the last listing to queues, and the tasks that
+// execute without being among them.
 func (h *Holder) Attribute(b *Bindings) InFlight {
 	f := InFlight{queues: map[string]tally{}, unknown: h.err, estimated: h.estimating}
 	if f.unknown != nil {
@@ -47,6 +49,7 @@ func (h *Holder) Attribute(b *Bindings) InFlight {
 	}
 	f.example = h.example(lost)
 	h.settle(&f)
+	f.addExecuting(h.executing)
 	return f
 }
 
