@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"slices"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
@@ -42,7 +44,29 @@ func (p *Playground) apply(ctx context.Context) error {
 	if err := p.applyTemplate(ctx, manifests); err != nil {
 		return err
 	}
+	if err := p.applyWebhook(ctx); err != nil {
+		return err
+	}
 	return p.Cluster.AggregateExternalMetrics(ctx, namespace, serviceAccount, int32(p.layout.Port), p.Cluster.CABundle())
+}
+
+// applyWebhook applies the webhook of the manifests, but for where celery-hpa is.
+func (p *Playground) applyWebhook(ctx context.Context) error {
+	text, err := documents("ValidatingWebhookConfiguration")
+	if err != nil {
+		return err
+	}
+	var object admissionregistrationv1.ValidatingWebhookConfiguration
+	if err := yaml.UnmarshalStrict(text, &object); err != nil {
+		return fmt.Errorf("read the webhook of the manifests: %w", err)
+	}
+	for i := range object.Webhooks {
+		client := &object.Webhooks[i].ClientConfig
+		client.URL, client.Service = new(p.Address()+*client.Service.Path), nil
+		client.CABundle = p.Cluster.CABundle()
+	}
+	_, err = p.clients.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(ctx, &object, metav1.CreateOptions{})
+	return err
 }
 
 func (p *Playground) applyTemplate(ctx context.Context, template string) error {
@@ -61,7 +85,11 @@ func (p *Playground) applyText(ctx context.Context, text []byte) error {
 // Rights returns those documents of the manifests that an administrator applies
 // which are about what celery-hpa may do, in their order.
 func Rights() ([]byte, error) {
-	kinds := []string{"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+	return documents("Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+}
+
+// documents returns those of the manifests that are of some kinds, in their order.
+func documents(kinds ...string) ([]byte, error) {
 	var kept bytes.Buffer
 	err := fs.WalkDir(deploy.Manifests(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {

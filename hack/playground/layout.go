@@ -23,7 +23,7 @@ var tasks []byte
 // layout is where everything is. The templates read its fields.
 type layout struct {
 	Namespace   string
-	Concurrency int
+	Workers     Fleet
 	MaxReplicas int
 
 	Dir         string // of the playground, temporary
@@ -50,7 +50,7 @@ func newLayout(dir, python string, options Options) (layout, error) {
 	}
 	l := layout{
 		Namespace:   Namespace,
-		Concurrency: Concurrency,
+		Workers:     options.Workers.withDefaults(),
 		MaxReplicas: orDefault(options.MaxReplicas, 5),
 		Dir:         dir,
 		Python:      python,

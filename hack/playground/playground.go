@@ -27,7 +27,9 @@ type Options struct {
 	Output io.Writer
 	// Broker is what the tasks go through; empty: Redis.
 	Broker Broker
-	// MaxReplicas bounds the Deployment of workers; 0: 5.
+	// Workers says how they are run.
+	Workers Fleet
+	// MaxReplicas bounds their number; 0: 5.
 	MaxReplicas int
 	// HPASyncPeriod is how often the HPA looks at its metrics; 0: 3 s instead of
 	// Kubernetes' 15 s, so that there is something to see.
@@ -41,12 +43,12 @@ type Options struct {
 const (
 	// Namespace is where the broker, the workers, their HPA and the CeleryBroker are.
 	Namespace = "demo"
-	// Workers is the name of the Deployment of workers and of its HPA.
+	// Workers is the name of the Deployment or StatefulSet of workers and of its HPA.
 	Workers = "worker"
 	// Queue is the queue that the HPA scales on.
 	Queue = "celery"
-	// Concurrency is how many tasks a worker executes at once, and the HPA's
-	// target.
+	// Concurrency is how many tasks a worker executes at once, and the HPA's target,
+	// where Options.Workers says nothing else.
 	Concurrency = 2
 )
 

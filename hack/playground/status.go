@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
@@ -24,7 +23,7 @@ const (
 type Status struct {
 	// Backlog, InFlight and Tasks are what the metrics API answers.
 	Backlog, InFlight, Tasks int64
-	// Wanted is the Deployment's spec.replicas, Ready how many pods are ready.
+	// Wanted is the fleet's spec.replicas, Ready how many pods are ready.
 	Wanted, Ready int32
 	// Started and Finished are what the tasks themselves recorded. A task that
 	// ran twice counts twice.
@@ -42,15 +41,14 @@ func (p *Playground) Status(ctx context.Context) (Status, error) {
 		"celery_queue_backlog": &s.Backlog, "celery_queue_in_flight": &s.InFlight, "celery_queue_tasks": &s.Tasks,
 	} {
 		var err error
-		if *value, err = p.Metric(ctx, metric); err != nil {
+		if *value, err = p.Metric(ctx, metric, "queue="+Queue); err != nil {
 			return Status{}, err
 		}
 	}
-	workers, err := p.clients.AppsV1().Deployments(Namespace).Get(ctx, Workers, metav1.GetOptions{})
-	if err != nil {
-		return Status{}, fmt.Errorf("read the Deployment of workers: %w", err)
+	var err error
+	if s.Wanted, s.Ready, err = p.replicas(ctx); err != nil {
+		return Status{}, err
 	}
-	s.Wanted, s.Ready = *workers.Spec.Replicas, workers.Status.ReadyReplicas
 	record, err := os.ReadFile(p.layout.Record)
 	if err != nil {
 		return Status{}, fmt.Errorf("read the record of the tasks: %w", err)
@@ -60,11 +58,11 @@ func (p *Playground) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// Metric reads one metric of the queue through the API server, as the HPA does.
-func (p *Playground) Metric(ctx context.Context, name string) (int64, error) {
+// Metric reads one metric through the API server, as the HPA does.
+func (p *Playground) Metric(ctx context.Context, name, selector string) (int64, error) {
 	text, err := p.clients.Discovery().RESTClient().Get().
 		AbsPath("/apis/external.metrics.k8s.io/v1beta1/namespaces", Namespace, name).
-		Param("labelSelector", "queue="+Queue).DoRaw(ctx)
+		Param("labelSelector", selector).DoRaw(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read the metric %s: %w", name, err)
 	}
@@ -81,7 +79,7 @@ func (p *Playground) Metric(ctx context.Context, name string) (int64, error) {
 // await blocks until the first worker is ready and the metric can be read.
 func (p *Playground) await(ctx context.Context, _ Options) error {
 	step := p.progress.Start("waiting for the first worker and its metric")
-	err := p.Await(ctx, startTimeout, func(s Status) bool { return s.Ready == 1 })
+	err := p.Await(ctx, startTimeout, func(s Status) bool { return int(s.Ready) == p.layout.Workers.MinReplicas })
 	step.Done(err)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, p.podLogs())

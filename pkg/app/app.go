@@ -43,6 +43,7 @@ type App struct {
 	store    *snapshot.Store
 	exporter *promexport.Exporter
 	group    *sampler.Group
+	workers  *workforce
 	watcher  *brokersfile.Watcher
 	server   *apiserver.Server
 }
@@ -63,6 +64,9 @@ func New(ctx context.Context, o Options) (*App, error) {
 		return nil, err
 	}
 	a.watcher = watcher
+	if a.workers, err = newWorkforce(o); err != nil {
+		return nil, err
+	}
 	a.server, err = a.newServer(ctx, o)
 	return a, err
 }
@@ -90,18 +94,23 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Info("Stopping")
 		return nil
 	})
+	if a.workers.cluster != nil {
+		a.workers.cluster.start(ctx, running)
+	}
 	err := running.Wait()
 	a.group.Wait()
+	a.workers.wait()
 	a.log.Info("Stopped")
 	return err
 }
 
-// apply makes the group sample these brokers.
+// apply makes the group sample these brokers, and hears their workers.
 func (a *App) apply(ctx context.Context, brokers []brokersfile.Broker) {
 	specs := make([]sampler.Spec, 0, len(brokers))
 	for _, b := range brokers {
-		specs = append(specs, specOf(b)) //nolint:contextcheck // opening a driver does no I/O that could be given up
+		specs = append(specs, specOf(b, a.workers.heard)) //nolint:contextcheck // opening a driver does no I/O that could be given up
 	}
+	a.workers.apply(ctx, brokers)
 	a.group.Apply(ctx, specs)
 	a.log.Info("Sampling the brokers of the brokers file", "brokers", len(specs))
 }
@@ -110,6 +119,7 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 	registry := prometheus.NewRegistry()
 	if err := errors.Join(
 		registry.Register(a.exporter),
+		registry.Register(a.workers.exporter),
 		registry.Register(buildInfo(o.Version)),
 		registry.Register(reloadSucceeded(a.watcher)),
 		registry.Register(reloadedAt(a.watcher)),
@@ -117,19 +127,21 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	content := apiserver.Content{
-		Provider: externalmetrics.New(a.store, time.Now),
-		Metrics:  metricsHandler(registry),
+		Provider: externalmetrics.New(a.store, a.workers.fleetReader(), time.Now),
 		Ready:    a.store.Ready,
 		Alive:    a.group.Alive,
 	}
 	if o.Local {
+		content.Metrics = metricsHandler(registry)
 		return apiserver.NewLocal(ctx, o.Listen, content)
 	}
+	content.Metrics = metricsHandler(registry, a.workers.cluster.registry)
+	content.Webhooks = a.workers.cluster.webhooks()
 	return apiserver.NewSecure(o.Server, content)
 }
 
 // metricsHandler serves our metrics and those that the API server library, the
 // Go runtime and the process keep in the library's registry.
-func metricsHandler(ours *prometheus.Registry) http.Handler {
-	return promhttp.HandlerFor(prometheus.Gatherers{ours, legacyregistry.DefaultGatherer}, promhttp.HandlerOpts{})
+func metricsHandler(ours ...prometheus.Gatherer) http.Handler {
+	return promhttp.HandlerFor(append(prometheus.Gatherers(ours), legacyregistry.DefaultGatherer), promhttp.HandlerOpts{})
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -12,10 +13,12 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
 // specOf says how a broker of the brokers file is sampled.
-func specOf(b brokersfile.Broker) sampler.Spec {
+func specOf(b brokersfile.Broker, heard *workers.Store) sampler.Spec {
 	return sampler.Spec{
 		Declaration: snapshot.Declaration{
 			Ref:    b.Ref(),
@@ -29,21 +32,74 @@ func specOf(b brokersfile.Broker) sampler.Spec {
 			if b.Err != nil {
 				return nil, b.Err
 			}
-			return open(b)
+			driver, err := open(b, func() []celery.ExecutingTask { return heard.Executing(b.Ref()) })
+			if err != nil {
+				return nil, err
+			}
+			return timed{driver, b.Ref(), heard}, nil
 		},
 	}
 }
 
-// open makes the driver that a broker's URL asks for.
-func open(b brokersfile.Broker) (sampler.Broker, error) {
+// timed is a broker whose samples tell of times as well, which its workers know.
+type timed struct {
+	sampler.Broker
+	ref   queue.BrokerRef
+	heard *workers.Store
+}
+
+// Sample implements sampler.Broker.
+func (t timed) Sample(ctx context.Context) (*queue.Sample, error) {
+	sample, err := t.Broker.Sample(ctx)
+	if err == nil {
+		t.heard.AddTimes(t.ref, sample, time.Now())
+	}
+	return sample, err
+}
+
+// open makes the driver that a broker's URL asks for. It asks executing for the tasks
+// that the broker's workers are known to execute.
+func open(b brokersfile.Broker, executing func() []celery.ExecutingTask) (sampler.Broker, error) {
 	u, err := celery.ParseBrokerURL(b.URL)
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)
 	}
 	if u.Transport == celery.TransportAMQP {
-		return rabbitmq.New(rabbitmqConfig(b))
+		config := rabbitmqConfig(b)
+		config.Executing = executing
+		return rabbitmq.New(config)
 	}
-	return redis.New(redisConfig(b))
+	config := redisConfig(b)
+	config.Executing = executing
+	return redis.New(config)
+}
+
+// workersOf says how the workers of a broker of the brokers file are heard.
+func workersOf(b brokersfile.Broker, declared func(host string) workers.Declaration) workers.Spec {
+	return workers.Spec{
+		Ref:         b.Ref(),
+		Control:     *b.Spec.Workers.RemoteControl,
+		Declared:    declared,
+		Fingerprint: b.Fingerprint,
+		Open: func() (workers.Source, error) {
+			if b.Err != nil {
+				return nil, b.Err
+			}
+			return openWorkers(b)
+		},
+	}
+}
+
+// openWorkers makes the ear for a broker's workers.
+func openWorkers(b brokersfile.Broker) (workers.Source, error) {
+	u, err := celery.ParseBrokerURL(b.URL)
+	if err != nil {
+		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)
+	}
+	if u.Transport == celery.TransportAMQP {
+		return rabbitmq.NewWorkers(rabbitmqConfig(b))
+	}
+	return redis.NewWorkers(redisConfig(b))
 }
 
 // aliases maps each declared queue to its alias; nil if none is declared.

@@ -10,7 +10,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/promexport"
 )
@@ -104,13 +106,32 @@ func exported(t *testing.T) map[string][]string {
 	store.Declare(snapshot.Declaration{Ref: ref, MaxAge: time.Hour})
 	one := queue.Known(1, now)
 	store.Put(ref, &queue.Sample{At: now, Queues: map[string]queue.Depth{
-		"celery": {Backlog: one, InFlight: one, Scheduled: one},
+		"celery": {Backlog: one, InFlight: one, Scheduled: one, Oldest: one, Wait: one, Work: one},
 	}})
 	exporter := promexport.New(store, time.Now)
 	exporter.Sampled(ref, time.Millisecond, nil)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(exporter)
+	registry.MustRegister(exporter, promexport.NewFleets(workforce{}, workforce{}, time.Now))
 	return gather(t, registry)
+}
+
+// workforce is one broker, and one fleet of one worker.
+type workforce struct{}
+
+func (workforce) Brokers() map[queue.BrokerRef]error {
+	return map[queue.BrokerRef]error{{Namespace: "default", Name: "redis"}: nil}
+}
+
+func (workforce) Of(queue.BrokerRef) []workers.Worker { return nil }
+
+func (workforce) HasHost(string, string) bool { return true }
+
+func (workforce) Fleets(namespace string) []fleet.Fleet {
+	one := queue.Known(1, time.Now())
+	return []fleet.Fleet{{
+		Ref: fleet.Ref{Namespace: namespace, Kind: fleet.Deployment, Name: "worker"}, Heard: true,
+		Members: []fleet.Member{{Pod: "worker-1", State: fleet.Busy, Ready: true, Active: one, Slots: one}},
+	}}
 }
 
 func gather(t *testing.T, registry *prometheus.Registry) map[string][]string {

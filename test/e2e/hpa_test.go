@@ -31,7 +31,8 @@ const (
 func start(t *testing.T, broker playground.Broker) *playground.Playground {
 	t.Helper()
 	p, err := playground.Start(t.Context(), playground.Options{
-		Output: os.Stdout, Broker: broker, MaxReplicas: maxReplicas, HPASyncPeriod: hpaSync, DownscaleStabilization: stabilization,
+		Output: os.Stdout, Broker: broker, Workers: playground.Fleet{QueueMetricAlone: true},
+		MaxReplicas: maxReplicas, HPASyncPeriod: hpaSync, DownscaleStabilization: stabilization,
 	})
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {

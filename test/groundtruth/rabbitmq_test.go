@@ -35,6 +35,7 @@ func TestRabbitMQ(t *testing.T) {
 		"tasks with an ETA that workers hold are work":                {etaIsWork, classic},
 		"tasks with an ETA that the broker holds are delayed":         {etaIsDelayed, quorum},
 		"served metrics are the truth":                                {servedMetricsAreTheTruth, classic},
+		"times are the truth":                                         {timesAreTheTruth, classic},
 		"a warm shutdown loses no task from sight":                    {warmShutdowns, classic},
 		"tasks of a killed worker are backlog":                        {killedWorker, classic},
 		"tasks of a killed worker are backlog, quorum":                {killedWorker, quorum},

@@ -102,6 +102,13 @@ func (s served) differ(t *testing.T, queues string, want map[string]int64) strin
 
 func (s served) value(t *testing.T, name, queues string) (int64, error) {
 	t.Helper()
+	n, err := s.milli(t, name, queues)
+	return n / 1000, err
+}
+
+// milli is the value of a metric in thousandths.
+func (s served) milli(t *testing.T, name, queues string) (int64, error) {
+	t.Helper()
 	selector := url.QueryEscape("queue in (" + queues + ")")
 	path := "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/" + name + "?labelSelector=" + selector
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.address+path, nil)
@@ -122,7 +129,7 @@ func (s served) value(t *testing.T, name, queues string) (int64, error) {
 	}
 	var sum int64
 	for _, item := range list.Items {
-		sum += item.Value.Value()
+		sum += item.Value.MilliValue()
 	}
 	return sum, nil
 }

@@ -23,8 +23,8 @@ const (
 // DefaultNamespace is the namespace of a broker in a file that names none.
 const DefaultNamespace = "default"
 
-// SetDefaults fills in the sampling that b leaves out. It changes no field that
-// is set, valid or not. What is empty of Redis and RabbitMQ is left to the
+// SetDefaults fills in what b leaves out of sampling and workers. It changes no field
+// that is set, valid or not. What is empty of Redis and RabbitMQ is left to the
 // drivers, which know kombu's own defaults.
 func SetDefaults(b *CeleryBroker) {
 	s := &b.Spec.Sampling
@@ -34,6 +34,16 @@ func SetDefaults(b *CeleryBroker) {
 	// the product from overflowing.
 	interval := min(s.Interval.Duration, maxInterval)
 	setDuration(&s.MaxAge, max(MaxAgeIntervals*interval, MinDefaultMaxAge))
+	w := &b.Spec.Workers
+	setBool(&w.Heartbeats, true)
+	setBool(&w.RemoteControl, *w.Heartbeats)
+}
+
+// setBool sets *target to value where it is nil.
+func setBool(target **bool, value bool) {
+	if *target == nil {
+		*target = &value
+	}
 }
 
 // setDuration sets *target to d where it is nil.

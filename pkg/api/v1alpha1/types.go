@@ -53,6 +53,10 @@ type CeleryBrokerSpec struct {
 	//
 	// +optional
 	Sampling Sampling `json:"sampling,omitempty"`
+	// Workers says how celery-hpa learns what the workers do.
+	//
+	// +optional
+	Workers Workers `json:"workers,omitempty"`
 	// TLS holds the certificates for a broker that is reached over TLS. With any of
 	// them the connection is secured, whatever the URL's scheme (Celery's
 	// broker_use_ssl).
@@ -166,6 +170,50 @@ type Sampling struct {
 	//
 	// +optional
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+}
+
+// Workers says how celery-hpa learns what the workers do. After SetDefaults both
+// switches are set.
+type Workers struct {
+	// Heartbeats is whether the workers' heartbeats are heard, by default true.
+	// Without them nobody knows which workers are busy.
+	//
+	// +optional
+	// +kubebuilder:default=true
+	Heartbeats *bool `json:"heartbeats,omitempty"`
+	// RemoteControl is whether workers are asked by Celery's remote control, when
+	// their heartbeats change, which tasks they execute, from which queues, and in
+	// how many slots; by default as Heartbeats, without which nobody is asked.
+	//
+	// +optional
+	RemoteControl *bool `json:"remoteControl,omitempty"`
+	// Fleets says which queues the workers of Deployments and StatefulSets serve,
+	// where they cannot be asked by remote control.
+	//
+	// +optional
+	Fleets []Fleet `json:"fleets,omitempty"`
+}
+
+// Fleet is a Deployment or StatefulSet of workers. Exactly one of both names is set.
+type Fleet struct {
+	// Deployment is the name of a Deployment in the broker's namespace.
+	//
+	// +optional
+	Deployment string `json:"deployment,omitempty"`
+	// StatefulSet is the name of a StatefulSet in the broker's namespace.
+	//
+	// +optional
+	StatefulSet string `json:"statefulset,omitempty"`
+	// Queues are the names of the queues that its workers serve.
+	//
+	// +kubebuilder:validation:MinItems=1
+	Queues []string `json:"queues"`
+	// AcksLate is Celery's task_acks_late, by default false. Of a fleet that serves
+	// a single queue, tasks that are acknowledged early are counted as in flight
+	// by the workers' heartbeats.
+	//
+	// +optional
+	AcksLate bool `json:"acksLate,omitempty"`
 }
 
 // TLS holds certificates and keys in PEM format. Each comes from a file (in a

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -41,9 +42,35 @@ func Validate(b *CeleryBroker, source Source) field.ErrorList {
 	errs = append(errs, validateURLSource(b, source, spec.Child("url"))...)
 	errs = append(errs, validateQueues(b.Spec.Queues, spec.Child("queues"))...)
 	errs = append(errs, validateSampling(b.Spec.Sampling, spec.Child("sampling"))...)
+	errs = append(errs, validateWorkers(b.Spec.Workers, spec.Child("workers"))...)
 	errs = append(errs, validateTLS(b.Spec.TLS, source, spec.Child("tls"))...)
 	errs = append(errs, validateSentinel(b.Spec.Redis.Sentinel, source, spec.Child("redis", "sentinel"))...)
 	return append(errs, validateRabbitMQ(b.Spec.RabbitMQ, source, spec.Child("rabbitmq"))...)
+}
+
+// validateWorkers checks that nobody is asked who is not heard, and that each fleet
+// is one.
+func validateWorkers(w Workers, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if *w.RemoteControl && !*w.Heartbeats {
+		errs = append(errs, field.Forbidden(path.Child("remoteControl"), "whom to ask is known by heartbeats alone: leave workers.heartbeats on"))
+	}
+	seen := map[string]bool{}
+	for i, f := range w.Fleets {
+		at := path.Child("fleets").Index(i)
+		if countSet(f.Deployment != "", f.StatefulSet != "") != 1 {
+			errs = append(errs, field.Required(at, "give exactly one of deployment, statefulset"))
+		}
+		if len(f.Queues) == 0 || slices.Contains(f.Queues, "") {
+			errs = append(errs, field.Required(at.Child("queues"), "the names of the queues that the workers serve"))
+		}
+		if key := f.Deployment + "/" + f.StatefulSet; seen[key] {
+			errs = append(errs, field.Duplicate(at, cmp.Or(f.Deployment, f.StatefulSet)))
+		} else {
+			seen[key] = true
+		}
+	}
+	return errs
 }
 
 // validateMeta checks kind, namespace and name.

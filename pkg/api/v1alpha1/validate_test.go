@@ -59,6 +59,20 @@ func TestValidateInFile(t *testing.T) {
 		{"RabbitMQ with settings of Redis", func(b *v1alpha1.CeleryBroker) {
 			b.Spec.URL.Value, b.Spec.Redis.Separator = "amqp://h", ":"
 		}, []string{"spec.redis: Forbidden: has no meaning with a URL of RabbitMQ: remove it"}},
+		{"workers to ask that are not heard", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.Workers = v1alpha1.Workers{Heartbeats: new(false), RemoteControl: new(true)}
+		}, []string{"spec.workers.remoteControl: Forbidden: whom to ask is known by heartbeats alone: leave workers.heartbeats on"}},
+		{"fleets that are none", func(b *v1alpha1.CeleryBroker) {
+			b.Spec.Workers.Fleets = []v1alpha1.Fleet{
+				{Queues: []string{"a"}}, {Deployment: "d", StatefulSet: "s", Queues: []string{"a"}}, {Deployment: "w"}, {Deployment: "w", Queues: []string{""}},
+			}
+		}, []string{
+			"spec.workers.fleets[0]: Required value: give exactly one of deployment, statefulset",
+			"spec.workers.fleets[1]: Required value: give exactly one of deployment, statefulset",
+			"spec.workers.fleets[2].queues: Required value: the names of the queues that the workers serve",
+			"spec.workers.fleets[3].queues: Required value: the names of the queues that the workers serve",
+			`spec.workers.fleets[3]: Duplicate value: "w"`,
+		}},
 		{"quorum queues that tell too seldom", func(b *v1alpha1.CeleryBroker) {
 			b.Spec.URL.Value = "amqp://rabbitmq"
 			b.Spec.RabbitMQ.QuorumTickInterval = &metav1.Duration{Duration: 2 * time.Hour}
@@ -227,5 +241,15 @@ func TestSetDefaultsKeepsWhatIsSet(t *testing.T) {
 	v1alpha1.SetDefaults(&b)
 	if diff := cmp.Diff(set, b.Spec.Sampling); diff != "" {
 		t.Errorf("sampling (-want +got):\n%s", diff)
+	}
+}
+
+func TestWithoutHeartbeatsNobodyIsAsked(t *testing.T) {
+	for heard, want := range map[*bool]bool{nil: true, new(true): true, new(false): false} {
+		b := v1alpha1.CeleryBroker{Spec: v1alpha1.CeleryBrokerSpec{Workers: v1alpha1.Workers{Heartbeats: heard}}}
+		v1alpha1.SetDefaults(&b)
+		if *b.Spec.Workers.RemoteControl != want {
+			t.Errorf("heartbeats %v: remote control is %t, want %t", heard, *b.Spec.Workers.RemoteControl, want)
+		}
 	}
 }

@@ -1,0 +1,69 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
+	"github.com/celery-hpa/celery-hpa/pkg/act/drain"
+	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
+)
+
+// cluster is all that watches a cluster and writes to it.
+type cluster struct {
+	fleets    *fleet.Watcher
+	targets   *target.Watcher
+	victims   *admission.Victims
+	keeper    *admission.Configuration
+	protector *drain.Protector
+	registry  *prometheus.Registry
+}
+
+func newCluster(o Options, heard *workers.Store) (*cluster, error) {
+	config, err := o.Server.ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1 // the API server itself says when it has too much to do
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the cluster: %w", err)
+	}
+	c := &cluster{
+		fleets:   fleet.NewWatcher(clients, heard, o.Log),
+		targets:  target.NewWatcher(clients, o.Log),
+		registry: prometheus.NewRegistry(),
+	}
+	c.keeper = admission.NewConfiguration(clients.AdmissionregistrationV1(), c.targets, o.Log)
+	c.protector = drain.NewProtector(clients.CoreV1(), c.fleets, c.targets, o.Log)
+	c.victims, err = admission.NewVictims(c.fleets, c.targets, drain.NewMarker(clients.CoreV1()), o.Log, c.registry)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return c, nil
+}
+
+// watch makes these the namespaces that are watched.
+func (c *cluster) watch(ctx context.Context, namespaces []string) {
+	c.fleets.Watch(ctx, namespaces)
+	c.targets.Watch(namespaces)
+}
+
+// start runs what is to run for as long as ctx goes on.
+func (c *cluster) start(ctx context.Context, running *errgroup.Group) {
+	running.Go(func() error { return c.targets.Run(ctx) })
+	running.Go(func() error { return c.keeper.Run(ctx) })
+	running.Go(func() error { return c.protector.Run(ctx) })
+}
+
+// webhooks are the handlers that the API server asks, by path.
+func (c *cluster) webhooks() map[string]http.Handler {
+	return map[string]http.Handler{admission.VictimsPath: c.victims}
+}
