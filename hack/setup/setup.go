@@ -13,7 +13,7 @@ import (
 
 // PythonEnv names the environment variable that holds the path of a Python
 // interpreter to use instead of the one that setup.sh has prepared. It must be
-// able to import celery and redis.
+// able to import celery and redis, and gevent for the workers of that pool.
 const PythonEnv = "CELERY_HPA_PYTHON"
 
 //go:embed requirements.txt
@@ -23,8 +23,8 @@ var requirements []byte
 // folder: as many as setup.sh takes.
 const keyLength = 12
 
-// Python returns the path of a Python interpreter that can import celery and
-// redis: that of PythonEnv, else the one that setup.sh has prepared. The error
+// Python returns the path of a Python interpreter that can import celery, gevent
+// and redis: that of PythonEnv, else the one that setup.sh has prepared. The error
 // says what to do if there is none.
 func Python() (string, error) {
 	if path := os.Getenv(PythonEnv); path != "" {

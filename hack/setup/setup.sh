@@ -144,7 +144,7 @@ check_python() {
     fail "the python3 in PATH ($(command -v python3)) has no venv module: install it, or put another first in PATH"
 }
 
-works() { "$1/bin/python" -c 'import celery, redis' 2>/dev/null; }
+works() { "$1/bin/python" -c 'import celery, gevent, redis' 2>/dev/null; }
 
 from_index() {
   python3 -m venv --clear "$1" &&
@@ -166,7 +166,7 @@ install_celery() {
     fail "a package is not the one that $requirements pins: find out why before going on"
   fi
   echo "the pinned Celery could not be installed: taking the distribution's instead"
-  install_packages python3 python3-celery python3-redis
+  install_packages python3 python3-celery python3-gevent python3-redis
   from_distribution "$1" ||
     fail "the distribution's Celery does not run either: make the package index reachable, then run the same again"
 }

@@ -12,7 +12,7 @@ func TestPythonRunsCelery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), python, "-c", "import celery, redis").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), python, "-c", "import celery, gevent, redis").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", python, err, out)
 	}

@@ -77,6 +77,19 @@ func TestWorkerEndsAfterItsTasksOnSIGTERM(t *testing.T) {
 	}
 }
 
+func TestGeventWorkerExecutesTasksAtOnce(t *testing.T) {
+	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
+	app.StartWorker(t, servers.WorkerOptions{Pool: "gevent", Concurrency: 10})
+	sent := app.Publish(t, servers.CeleryTask{N: 10, Gate: "gate"})
+	await(t, "ten tasks at the gate", func() bool { return len(app.Record(t).Started) == 10 })
+	// Remote control is answered by the same thread.
+	if got := app.Inspect(t, "celery@worker").Active; !cmp.Equal(sent, got, cmpopts.SortSlices(isBefore)) {
+		t.Errorf("executing by the worker's own account: %v, want %v", got, sent)
+	}
+	app.OpenGate(t, "gate")
+	awaitAll(t, app, sent)
+}
+
 func TestKillLeavesNoPoolProcess(t *testing.T) {
 	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
 	worker := app.StartWorker(t, servers.WorkerOptions{})

@@ -29,7 +29,8 @@ type WorkerOptions struct {
 	Queues []string
 	// Concurrency is how many tasks execute at once; 0: two.
 	Concurrency int
-	// Pool is prefork, threads or solo; empty: prefork.
+	// Pool is prefork, threads, gevent or solo; empty: prefork. Tasks of the gevent
+	// pool share one thread: it executes others while one sleeps or waits at a gate.
 	Pool string
 	// LateAck acknowledges a task when it has finished instead of when it
 	// starts.
