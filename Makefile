@@ -54,7 +54,7 @@ test-unit: ## Run the tests of the daily loop, without a control plane
 
 .PHONY: test-race
 test-race: ## Run the tests of what runs concurrently under the race detector (needs a C compiler)
-	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/broker/rabbitmq/... ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
+	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/broker/... ./pkg/decide/... ./pkg/act/... ./test/fleets ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
 
 .PHONY: bench
 bench: setup control-plane ## Run the benchmarks

@@ -1,4 +1,4 @@
-package fleet_test
+package fleets_test
 
 import (
 	"context"

@@ -1,0 +1,3 @@
+// Package fleets tests the watch of workers' pods against a real API server with its
+// real controllers.
+package fleets
