@@ -69,6 +69,11 @@ type Config struct {
 	// MaxAge is how old the last list of the management API may be while it cannot
 	// be asked; 0 means DefaultMaxAge.
 	MaxAge time.Duration
+
+	// Executing tells which tasks workers were last heard to execute; it is called
+	// once for each sample and must not block. Nil: nobody tells, and a task that
+	// was acknowledged early is in flight nowhere.
+	Executing func() []celery.ExecutingTask
 }
 
 // withDefaults fills in what is empty.

@@ -1,4 +1,5 @@
-// Package rabbitmq reads the queues of a Celery broker on RabbitMQ.
+// Package rabbitmq reads the queues of a Celery broker on RabbitMQ: see Driver. It
+// hears Celery's workers and asks them by remote control: see Workers.
 //
 // # Two sources
 //
@@ -21,9 +22,25 @@
 // the next list: so a message on its way is in one of the two numbers. While a
 // backlog of a quorum queue is worked off fast, in flight is too high by what was
 // finished, or purged, since the queue told its numbers; and what a worker has put
-// back since counts twice. It is never too low for a message that was there then. A message that was published since, and taken at once, is not
-// seen until the next list: which is why the time of an in-flight count matters to
-// whoever concludes from it that a queue is idle.
+// back since counts twice. It is never too low for a message that was there then. A
+// message that was published since, and taken at once, is not seen until the next
+// list: which is why the time of an in-flight count matters to whoever concludes from
+// it that a queue is idle.
+//
+// # What the broker has forgotten
+//
+// With early acknowledgement, which is Celery's default, the broker forgets a message
+// as its task begins. The workers themselves know: what Config.Executing tells to
+// execute, acknowledged, is in flight in addition to what the broker says. A task
+// that is not acknowledged is among the broker's messages. That is asked after the
+// list was made. A task that was acknowledged before the list is not in it, and one
+// that is acknowledged after the asking is in the list: so none is missed that the
+// workers have told of in time. One that is acknowledged between the two is in both,
+// as an unacknowledged message or as one that has left the ready ones, and counts
+// twice until the next list: for a moment with a classic queue, for up to five seconds
+// with a quorum queue. The broker does not tell which messages it counts, so that this
+// cannot be told from a task that was published, taken and acknowledged since, which
+// must count. Whatever is unknown stays so.
 //
 // # Zero and no queue
 //
@@ -32,4 +49,13 @@
 // quorum queue without a leader answers zero to both questions: where the list says
 // that a queue is not running, its counts are unknown. (Where there is no list, that
 // zero cannot be told from a true one.)
+//
+// # Workers
+//
+// Workers say what they do through a topic exchange, and answer questions that come
+// through a fanout exchange; a worker declares both. For what comes, Workers declares
+// an exclusive queue on each of its connections, bounded in length, size and time, of
+// a name that no driver takes for a queue of tasks; it is gone when the connection is.
+// Replies come through the anonymous exchange, which needs no binding. It declares
+// nothing else. A driver declares nothing at all.
 package rabbitmq

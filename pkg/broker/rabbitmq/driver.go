@@ -118,7 +118,7 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 	}
 	r := reading{
 		at: time.Now(), virtualHost: d.endpoints[d.current].VirtualHost, quorumLag: d.cfg.QuorumTick,
-		list: list, unlisted: unlisted, seen: d.known.seen,
+		list: list, unlisted: unlisted, seen: d.known.seen, acknowledged: d.acknowledged(),
 	}
 	if err := d.ask(ctx, &r, d.known.toAsk(list, begun)); err != nil {
 		return nil, err
@@ -127,6 +127,22 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 		At: r.at, Queues: r.depths(d.known.names), Delayed: r.delayed(), Degraded: l.failure,
 		DiscoveryPending: d.known.discovers && list == nil,
 	}, nil
+}
+
+// acknowledged is how many tasks of each queue execute that the broker has forgotten
+// already. It is to be called after the list was made: a task that is acknowledged
+// between the two then counts twice, and not at all otherwise.
+func (d *Driver) acknowledged() map[string]int64 {
+	if d.cfg.Executing == nil {
+		return nil
+	}
+	count := map[string]int64{}
+	for _, task := range d.cfg.Executing() {
+		if task.Acknowledged {
+			count[task.Queue]++
+		}
+	}
+	return count
 }
 
 // ask fills in the server's answers.

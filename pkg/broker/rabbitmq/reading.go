@@ -35,6 +35,9 @@ type reading struct {
 	unlisted error
 	// seen holds the queues that the broker has had at some time.
 	seen map[string]time.Time
+	// acknowledged is how many tasks of each queue execute that the broker has
+	// forgotten already, as of after the list.
+	acknowledged map[string]int64
 }
 
 func (r reading) depths(names []string) map[string]queue.Depth {
@@ -60,17 +63,37 @@ func (r reading) depth(name string) queue.Depth {
 	if err := r.uncountable(name); err != nil {
 		return unknown(err)
 	}
-	inFlight := r.inFlight(name, answer)
-	return queue.Depth{Backlog: backlog, InFlight: inFlight, Scheduled: scheduled(inFlight)}
+	held := r.held(name, answer)
+	return queue.Depth{Backlog: backlog, InFlight: r.withAcknowledged(name, held), Scheduled: scheduled(held), Oldest: oldest(backlog)}
 }
 
-// missing is a queue that the broker does not have. One that it had before holds
-// nothing. One that it never had is most likely misspelt, or of another virtual
-// host, where it may be full.
+// errNoAge says why the age of a message is unknown.
+var errNoAge = errors.New("RabbitMQ does not tell for how long a message has waited")
+
+// oldest is for how long a message has waited: known only where none waits.
+func oldest(backlog queue.Count) queue.Count {
+	if backlog.Err == nil && backlog.N > 0 {
+		return queue.Unknown(errNoAge)
+	}
+	return backlog
+}
+
+// withAcknowledged adds to what the broker says that workers hold of a queue the
+// tasks that execute and that it has forgotten. What is not known stays so.
+func (r reading) withAcknowledged(name string, held queue.Count) queue.Count {
+	if held.Err == nil {
+		held.N += r.acknowledged[name]
+	}
+	return held
+}
+
+// missing is a queue that the broker does not have. Of one that it had before, nothing
+// is left but what executes. One that it never had is most likely misspelt, or of
+// another virtual host, where it may be full.
 func (r reading) missing(name string, at time.Time) queue.Depth {
 	if _, before := r.seen[name]; before {
 		none := queue.Known(0, at)
-		return queue.Depth{Backlog: none, InFlight: none, Scheduled: none}
+		return queue.Depth{Backlog: none, InFlight: r.withAcknowledged(name, none), Scheduled: none, Oldest: none}
 	}
 	return unknown(fmt.Errorf("there is no queue %q in the virtual host %q: is the name or the virtual host misspelt? A queue is there once a worker or a publisher has declared it",
 		name, r.virtualHost))
@@ -90,11 +113,11 @@ func (r reading) uncountable(name string) error {
 	}
 }
 
-// inFlight is the unacknowledged messages as of the list, and with them those
-// that have left the ready ones between the list and the answer: each of them is
-// in flight or finished. So a message on its way is never missed, and while many
-// finish, the number is too high until the next list.
-func (r reading) inFlight(name string, answer server.Answer) queue.Count {
+// held is the unacknowledged messages as of the list, and with them those that have
+// left the ready ones between the list and the answer: each of them is in flight or
+// finished. So a message on its way is never missed, and while many finish, the
+// number is too high until the next list.
+func (r reading) held(name string, answer server.Answer) queue.Count {
 	if r.list == nil {
 		return queue.Unknown(fmt.Errorf("in flight of queue %q: %w", name, r.unlisted))
 	}
@@ -141,10 +164,10 @@ func (r reading) delayed() *queue.Count {
 	return &sum
 }
 
-// scheduled is known only where nothing is in flight.
-func scheduled(inFlight queue.Count) queue.Count {
-	if inFlight.Err != nil || inFlight.N == 0 {
-		return inFlight
+// scheduled is known only where no message is held that might wait for its ETA.
+func scheduled(held queue.Count) queue.Count {
+	if held.Err != nil || held.N == 0 {
+		return held
 	}
 	return queue.Unknown(errETA)
 }
@@ -152,5 +175,5 @@ func scheduled(inFlight queue.Count) queue.Count {
 // unknown is a queue of which nothing is known.
 func unknown(err error) queue.Depth {
 	none := queue.Unknown(err)
-	return queue.Depth{Backlog: none, InFlight: none, Scheduled: none}
+	return queue.Depth{Backlog: none, InFlight: none, Scheduled: none, Oldest: none}
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/errgroup"
@@ -21,17 +20,15 @@ const (
 	maxChannels = 16
 	// maxName is the longest name of a queue, in bytes (AMQP 0-9-1, shortstr).
 	maxName = 255
-	// farewell bounds the orderly end of a connection.
-	farewell = time.Second
 )
 
 // ErrMissing says that the broker has no queue of that name.
 var ErrMissing = errors.New("the broker has no such queue")
 
-// Connection is one connection to a server. It is not safe for concurrent use.
+// Connection is one connection to a server, to ask about queues. It is not safe for
+// concurrent use.
 type Connection struct {
-	link     *amqp.Connection
-	socket   *witness
+	session
 	channels [maxChannels]*amqp.Channel
 }
 
@@ -49,33 +46,11 @@ func (c *Connection) ClusterName() string {
 	return name
 }
 
-// IsClosed reports whether the connection has ended.
-func (c *Connection) IsClosed() bool { return c.link.IsClosed() }
-
-// Close says farewell, for which a server that is silent gets a second, and ends
-// the connection.
-func (c *Connection) Close() error {
-	err := c.link.CloseDeadline(time.Now().Add(farewell))
-	_ = c.socket.Close() // which the library has done, unless it failed
-	if errors.Is(err, amqp.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// Abandon ends a connection that is of no more use.
-func (c *Connection) Abandon() {
-	_ = c.socket.Close()
-	_ = c.link.CloseDeadline(time.Now())
-}
-
 // Ready asks for each queue how many of its messages wait. The answers are in
 // the order of the names. What is wrong with a single queue is the error of its
 // answer; an error of the connection, which is then of no more use, is returned.
 // It blocks until all are answered, or ctx is done.
 func (c *Connection) Ready(ctx context.Context, names []string) ([]Answer, error) {
-	stop := context.AfterFunc(ctx, func() { _ = c.socket.Close() })
-	defer stop()
 	answers := make([]Answer, len(names))
 	var next atomic.Int64
 	var askers errgroup.Group
@@ -93,8 +68,8 @@ func (c *Connection) Ready(ctx context.Context, names []string) ([]Answer, error
 			}
 		})
 	}
-	if err := askers.Wait(); err != nil || ctx.Err() != nil {
-		return nil, c.socket.cause(ctx, err)
+	if err := c.during(ctx, askers.Wait); err != nil {
+		return nil, err
 	}
 	return answers, nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// connectionName is what the management UI shows of our connection.
+	// connectionName is what the management UI shows of a driver's connection.
 	connectionName = "celery-hpa"
 	// heartbeat is how often each side shows that it lives; a connection without
 	// any for twice that long is closed.
@@ -65,23 +65,32 @@ func New(u celery.BrokerURL, files transport.Files, login string) ([]Endpoint, e
 
 // Dial connects and logs in. It blocks until that is done, or ctx is.
 func (e Endpoint) Dial(ctx context.Context) (*Connection, error) {
-	plain, err := e.dial(ctx)
+	s, err := e.logIn(ctx, connectionName, heartbeat)
 	if err != nil {
 		return nil, err
+	}
+	return &Connection{session: s}, nil
+}
+
+// logIn connects and logs in. Name is what the management UI shows of it.
+func (e Endpoint) logIn(ctx context.Context, name string, heartbeat time.Duration) (session, error) {
+	plain, err := e.dial(ctx)
+	if err != nil {
+		return session{}, err
 	}
 	socket := &witness{Conn: plain}
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
 	properties := amqp.NewConnectionProperties()
-	properties.SetClientConnectionName(connectionName)
+	properties.SetClientConnectionName(name)
 	link, err := amqp.Open(socket, amqp.Config{
 		SASL: e.sasl(properties), Vhost: e.VirtualHost, Heartbeat: heartbeat, Locale: "en_US", Properties: properties,
 	})
 	if err != nil {
 		_ = socket.Close()
-		return nil, socket.cause(ctx, err)
+		return session{}, socket.cause(ctx, err)
 	}
-	return &Connection{link: link, socket: socket}, nil
+	return session{link: link, socket: socket}, nil
 }
 
 // dial connects, over TLS if that is asked for.

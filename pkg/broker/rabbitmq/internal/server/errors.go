@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -13,6 +14,7 @@ import (
 func Hint(err error) string {
 	advice := []struct{ sign, hint string }{
 		{"limit (", "the broker takes no more connections of this user or virtual host, or at all: raise the limit"},
+		{"queue limit", "raise the limit: rabbitmqctl set_vhost_limits"},
 		{"vhost", "check the virtual host, which is the path of the broker URL (a slash in it is written %2F), and give the user a permission for it: rabbitmqctl set_permissions -p VHOST USER '^$' '^$' '^$'"},
 		{"Login was refused", "the user name or password of the broker URL is wrong"},
 		{"username or password", "the user name or password of the broker URL is wrong"},
@@ -41,4 +43,24 @@ func Hint(err error) string {
 func isClosed(err error) bool {
 	var e *amqp.Error
 	return errors.As(err, &e) && !e.Server
+}
+
+// refused says what the server has refused, if it did, and whether that was for
+// want of a permission. It is for questions on a channel: a log-in that is refused
+// has the same code.
+func refused(err error, format string, what ...any) error {
+	if err == nil {
+		return nil
+	}
+	doing := fmt.Sprintf(format, what...)
+	if refusal, ok := errors.AsType[*amqp.Error](err); ok && refusal.Server && refusal.Code == amqp.AccessRefused {
+		return fmt.Errorf("%s: %w: %w", doing, ErrForbidden, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// isNoExchange tells an exchange that does not exist from a queue that does not
+// (rabbit_misc.erl, not_found/1).
+func isNoExchange(err *amqp.Error) bool {
+	return err.Code == amqp.NotFound && strings.Contains(err.Reason, "no exchange '")
 }
