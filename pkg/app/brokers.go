@@ -11,6 +11,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
@@ -32,7 +33,7 @@ func specOf(b brokersfile.Broker, heard *workers.Store) sampler.Spec {
 			if b.Err != nil {
 				return nil, b.Err
 			}
-			driver, err := open(b, func() []celery.ExecutingTask { return heard.Executing(b.Ref()) })
+			driver, err := open(b, func() []monitor.ExecutingTask { return heard.Executing(b.Ref()) })
 			if err != nil {
 				return nil, err
 			}
@@ -59,7 +60,7 @@ func (t timed) Sample(ctx context.Context) (*queue.Sample, error) {
 
 // open makes the driver that a broker's URL asks for. It asks executing for the tasks
 // that the broker's workers are known to execute.
-func open(b brokersfile.Broker, executing func() []celery.ExecutingTask) (sampler.Broker, error) {
+func open(b brokersfile.Broker, executing func() []monitor.ExecutingTask) (sampler.Broker, error) {
 	u, err := celery.ParseBrokerURL(b.URL)
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)

@@ -5,6 +5,15 @@ import (
 	"strings"
 )
 
+const (
+	// EventExchange is the topic exchange of events (celery/events/event.py). A worker
+	// speaks of itself with routing keys that begin with "worker.".
+	EventExchange = "celeryev"
+	// ControlExchange is the fanout exchange of remote control
+	// (celery/app/control.py, kombu/pidbox.py).
+	ControlExchange = "celery.pidbox"
+)
+
 // OwnQueuePrefix begins the names of the queues that celery-hpa makes for itself, to
 // hear the workers and their replies.
 const OwnQueuePrefix = "celery-hpa."
@@ -13,7 +22,7 @@ const OwnQueuePrefix = "celery-hpa."
 // carries no tasks for a queue: remote control and its replies
 // (kombu/pidbox.py, exchange_fmt), and events (celery/events/event.py).
 func IsInternalExchange(name string) bool {
-	return strings.HasSuffix(name, ".pidbox") || name == "celeryev"
+	return strings.HasSuffix(name, ".pidbox") || name == EventExchange
 }
 
 // IsInternalQueue reports whether a queue is one that Celery makes by itself, so

@@ -21,8 +21,8 @@ func (n *Number) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// upTo is the number, not known if it is larger than a limit.
-func (n Number) upTo(limit int64) Number {
+// UpTo is the number, not known if it is larger than a limit.
+func (n Number) UpTo(limit int64) Number {
 	if n.N > limit {
 		return Number{}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -24,9 +25,9 @@ const answerTime = 5 * time.Second
 
 // answersOf asks workers that are to answer, all of them before the time is over.
 func answersOf(t testing.TB, w interface {
-	Ask(ctx context.Context, method celery.Method, nodes []string) ([]celery.ControlReply, error)
-}, m celery.Method, nodes ...string,
-) map[string]celery.ControlReply {
+	Ask(ctx context.Context, method monitor.Method, nodes []string) ([]monitor.ControlReply, error)
+}, m monitor.Method, nodes ...string,
+) map[string]monitor.ControlReply {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -34,7 +35,7 @@ func answersOf(t testing.TB, w interface {
 	if err != nil || len(replies) != len(nodes) || ctx.Err() != nil {
 		t.Fatalf("%s: %d replies of %v, %v", m, len(replies), nodes, err)
 	}
-	byNode := map[string]celery.ControlReply{}
+	byNode := map[string]monitor.ControlReply{}
 	for _, r := range replies {
 		byNode[r.Node] = r
 	}
@@ -58,21 +59,21 @@ func answers(t *testing.T, b *celeryBroker) {
 	ids := app.Publish(t, servers.CeleryTask{N: 2, Gate: "gate"})
 	eventually(t, "the tasks to execute", func() bool { return len(app.Record(t).Started) == 2 })
 
-	active, err := answersOf(t, w, celery.MethodActive, nodes...)["celery@one"].Active()
-	want := []celery.ActiveTask{{ID: ids[0], RoutingKey: "celery", Acknowledged: true}, {ID: ids[1], RoutingKey: "celery", Acknowledged: true}}
-	byID := cmpopts.SortSlices(func(x, y celery.ActiveTask) bool { return x.ID < y.ID })
+	active, err := answersOf(t, w, monitor.MethodActive, nodes...)["celery@one"].Active()
+	want := []monitor.ActiveTask{{ID: ids[0], RoutingKey: "celery", Acknowledged: true}, {ID: ids[1], RoutingKey: "celery", Acknowledged: true}}
+	byID := cmpopts.SortSlices(func(x, y monitor.ActiveTask) bool { return x.ID < y.ID })
 	if diff := cmp.Diff(want, active, byID); err != nil || diff != "" {
 		t.Errorf("the tasks that execute (%v):\n%s", err, diff)
 	}
-	served, err := answersOf(t, w, celery.MethodActiveQueues, nodes...)["celery@one"].Queues()
+	served, err := answersOf(t, w, monitor.MethodActiveQueues, nodes...)["celery@one"].Queues()
 	if diff := cmp.Diff([]string{"celery", "mail"}, namesOf(served)); err != nil || diff != "" {
 		t.Errorf("the queues that are served (%v):\n%s", err, diff)
 	}
-	checkSlots(t, answersOf(t, w, celery.MethodStats, nodes...)["celery@one"], 3)
+	checkSlots(t, answersOf(t, w, monitor.MethodStats, nodes...)["celery@one"], 3)
 	app.OpenGate(t, "gate")
 }
 
-func checkSlots(t *testing.T, r celery.ControlReply, want int64) {
+func checkSlots(t *testing.T, r monitor.ControlReply, want int64) {
 	t.Helper()
 	if slots, err := r.Slots(); err != nil || slots != want {
 		t.Errorf("the worker has %d slots (%v), want %d", slots, err, want)
@@ -82,28 +83,28 @@ func checkSlots(t *testing.T, r celery.ControlReply, want int64) {
 func frozen(t *testing.T, b *celeryBroker) {
 	_, one := b.twoWorkers(t)
 	w := b.workers(t)
-	answersOf(t, w, celery.MethodStats, "celery@one", "celery@two")
+	answersOf(t, w, monitor.MethodStats, "celery@one", "celery@two")
 	one.Signal(t, syscall.SIGSTOP)
 	defer one.Signal(t, syscall.SIGCONT) // its pool may have to be killed
-	replies, err := ask(t, w, answerTime, celery.MethodActiveQueues, "celery@one", "celery@two", "celery@nobody")
+	replies, err := ask(t, w, answerTime, monitor.MethodActiveQueues, "celery@one", "celery@two", "celery@nobody")
 	if err != nil || len(replies) != 1 || replies[0].Node != "celery@two" {
 		t.Errorf("Ask = %+v, %v, want the answer of the worker that is not frozen", replies, err)
 	}
 	one.Signal(t, syscall.SIGCONT)
 	// What it answers late is not taken for an answer to another question.
 	for range 3 {
-		checkSlots(t, answersOf(t, w, celery.MethodStats, "celery@one", "celery@two")["celery@one"], 3)
+		checkSlots(t, answersOf(t, w, monitor.MethodStats, "celery@one", "celery@two")["celery@one"], 3)
 	}
 }
 
 func nobodyAsked(t *testing.T, b *celeryBroker) {
 	b.app(t).StartWorker(t, servers.WorkerOptions{})
-	if replies, err := b.workers(t).Ask(t.Context(), celery.MethodStats, nil); err != nil || replies != nil {
+	if replies, err := b.workers(t).Ask(t.Context(), monitor.MethodStats, nil); err != nil || replies != nil {
 		t.Errorf("Ask of nobody = %+v, %v, want nothing", replies, err)
 	}
 }
 
-func namesOf(served []celery.ServedQueue) []string {
+func namesOf(served []monitor.ServedQueue) []string {
 	var names []string
 	for _, q := range served {
 		names = append(names, q.Name)
@@ -153,7 +154,7 @@ func (b *celeryBroker) reply(t testing.TB, to asked, ticket, body string) {
 
 // outcome is what Ask returned.
 type outcome struct {
-	replies []celery.ControlReply
+	replies []monitor.ControlReply
 	err     error
 }
 
@@ -162,7 +163,7 @@ func (b *celeryBroker) begin(t testing.TB, within time.Duration, nodes ...string
 	t.Helper()
 	w, done := b.workers(t), make(chan outcome, 1)
 	go func() {
-		replies, err := ask(t, w, within, celery.MethodStats, nodes...)
+		replies, err := ask(t, w, within, monitor.MethodStats, nodes...)
 		done <- outcome{replies, err}
 	}()
 	return done
@@ -235,9 +236,9 @@ func manyStrayReplies(t *testing.T, b *celeryBroker) {
 func noWorker(t *testing.T, b *celeryBroker) {
 	worker := b.app(t).StartWorker(t, servers.WorkerOptions{})
 	w := b.workers(t)
-	answersOf(t, w, celery.MethodStats, "celery@worker")
+	answersOf(t, w, monitor.MethodStats, "celery@worker")
 	worker.Kill()
-	if replies, err := ask(t, w, answerTime, celery.MethodStats, "celery@worker"); err != nil || len(replies) != 0 {
+	if replies, err := ask(t, w, answerTime, monitor.MethodStats, "celery@worker"); err != nil || len(replies) != 0 {
 		t.Errorf("Ask = %+v, %v, want nothing", replies, err)
 	}
 }
@@ -246,13 +247,13 @@ func noWorkerEver(t *testing.T, b *celeryBroker) {
 	w := b.workers(t)
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		if replies, err := w.Ask(ctx, celery.MethodStats, []string{"celery@worker"}); err != nil || len(replies) != 0 || ctx.Err() != nil {
+		if replies, err := w.Ask(ctx, monitor.MethodStats, []string{"celery@worker"}); err != nil || len(replies) != 0 || ctx.Err() != nil {
 			t.Errorf("Ask = %+v, %v, want nothing, and at once", replies, err)
 		}
 		cancel()
 	}
 	b.app(t).StartWorker(t, servers.WorkerOptions{})
-	answersOf(t, w, celery.MethodStats, "celery@worker")
+	answersOf(t, w, monitor.MethodStats, "celery@worker")
 }
 
 // A broker short of memory reads nothing from those who publish. The connection of the
@@ -260,11 +261,11 @@ func noWorkerEver(t *testing.T, b *celeryBroker) {
 func noMemory(t *testing.T, b *celeryBroker) {
 	b.app(t).StartWorker(t, servers.WorkerOptions{})
 	w := b.workers(t)
-	answersOf(t, w, celery.MethodStats, "celery@worker")
+	answersOf(t, w, monitor.MethodStats, "celery@worker")
 	b.Control(t, "set_vm_memory_high_watermark", "absolute", "1MB")
 	defer b.Control(t, "set_vm_memory_high_watermark", "0.9")
 	eventually(t, "a question not to be taken", func() bool {
-		_, err := ask(t, w, time.Second, celery.MethodStats, "celery@worker")
+		_, err := ask(t, w, time.Second, monitor.MethodStats, "celery@worker")
 		if err != nil {
 			brokertest.CheckText(t, err, "ask the workers of broker ns/broker", "short of memory")
 		}
@@ -273,5 +274,5 @@ func noMemory(t *testing.T, b *celeryBroker) {
 	b.awaitNoneOfOurs(t)
 	hearing(t, w) // who listens does not publish
 	b.Control(t, "set_vm_memory_high_watermark", "0.9")
-	answersOf(t, w, celery.MethodStats, "celery@worker")
+	answersOf(t, w, monitor.MethodStats, "celery@worker")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/management"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -73,7 +74,7 @@ type Config struct {
 	// Executing tells which tasks workers were last heard to execute; it is called
 	// once for each sample and must not block. Nil: nobody tells, and a task that
 	// was acknowledged early is in flight nowhere.
-	Executing func() []celery.ExecutingTask
+	Executing func() []monitor.ExecutingTask
 }
 
 // withDefaults fills in what is empty.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
@@ -67,10 +67,10 @@ func steady(t *testing.T, b *celeryBroker, d brokertest.Driver, want brokertest.
 }
 
 // askAgainAndAgain returns what a worker has last answered that it executes.
-func (b *celeryBroker) askAgainAndAgain(t *testing.T, node string) func() []celery.ExecutingTask {
+func (b *celeryBroker) askAgainAndAgain(t *testing.T, node string) func() []monitor.ExecutingTask {
 	t.Helper()
 	w := b.workers(t)
-	var latest atomic.Pointer[[]celery.ExecutingTask]
+	var latest atomic.Pointer[[]monitor.ExecutingTask]
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -83,14 +83,14 @@ func (b *celeryBroker) askAgainAndAgain(t *testing.T, node string) func() []cele
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
 	eventually(t, "the worker's first answer", func() bool { return latest.Load() != nil })
-	return func() []celery.ExecutingTask { return *latest.Load() }
+	return func() []monitor.ExecutingTask { return *latest.Load() }
 }
 
 // executing is nil if the worker does not tell.
-func executing(ctx context.Context, w *rabbitmq.Workers, node string) []celery.ExecutingTask {
+func executing(ctx context.Context, w *rabbitmq.Workers, node string) []monitor.ExecutingTask {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	replies, err := w.Ask(ctx, celery.MethodActive, []string{node})
+	replies, err := w.Ask(ctx, monitor.MethodActive, []string{node})
 	if err != nil || len(replies) != 1 {
 		return nil
 	}
@@ -98,9 +98,9 @@ func executing(ctx context.Context, w *rabbitmq.Workers, node string) []celery.E
 	if err != nil {
 		return nil
 	}
-	tasks := []celery.ExecutingTask{}
+	tasks := []monitor.ExecutingTask{}
 	for _, a := range active {
-		tasks = append(tasks, celery.ExecutingTask{ID: a.ID, Queue: a.RoutingKey, Acknowledged: a.Acknowledged})
+		tasks = append(tasks, monitor.ExecutingTask{ID: a.ID, Queue: a.RoutingKey, Acknowledged: a.Acknowledged})
 	}
 	return tasks
 }
@@ -142,8 +142,8 @@ func acknowledgedTasks(t *testing.T, b *celeryBroker) {
 	taken := b.Take(t, "celery", 2)
 	b.Take(t, "other", 1)
 	calls := 0
-	var tasks []celery.ExecutingTask
-	b.cfg.Executing = func() []celery.ExecutingTask { calls++; return slices.Clone(tasks) }
+	var tasks []monitor.ExecutingTask
+	b.cfg.Executing = func() []monitor.ExecutingTask { calls++; return slices.Clone(tasks) }
 	d := b.NewDriver(t, brokertest.RightPassword)
 	as := func() {
 		t.Helper()
@@ -151,7 +151,7 @@ func acknowledgedTasks(t *testing.T, b *celeryBroker) {
 		expect(t, d, "other", brokertest.Counts{Backlog: 1, InFlight: 1})
 	}
 	as()
-	tasks = []celery.ExecutingTask{{ID: "1", Queue: "celery"}, {ID: "2", Queue: "celery"}, {ID: "3", Queue: "other"}}
+	tasks = []monitor.ExecutingTask{{ID: "1", Queue: "celery"}, {ID: "2", Queue: "celery"}, {ID: "3", Queue: "other"}}
 	as()
 	for i := range 2 {
 		tasks[i].Acknowledged = true
@@ -169,7 +169,7 @@ func acknowledgedTasks(t *testing.T, b *celeryBroker) {
 		t.Errorf("scheduled is %+v, want a known zero", c)
 	}
 
-	tasks = append(tasks, celery.ExecutingTask{ID: "4", Queue: "gone", Acknowledged: true})
+	tasks = append(tasks, monitor.ExecutingTask{ID: "4", Queue: "gone", Acknowledged: true})
 	b.Delete(t, "gone")
 	expect(t, d, "gone", brokertest.Counts{InFlight: 1})
 	tasks = nil
@@ -178,8 +178,8 @@ func acknowledgedTasks(t *testing.T, b *celeryBroker) {
 }
 
 func unknownStays(t *testing.T, b *celeryBroker) {
-	b.cfg.Executing = func() []celery.ExecutingTask {
-		return []celery.ExecutingTask{{ID: "1", Queue: "typo", Acknowledged: true}, {ID: "2", Queue: "celery", Acknowledged: true}}
+	b.cfg.Executing = func() []monitor.ExecutingTask {
+		return []monitor.ExecutingTask{{ID: "1", Queue: "typo", Acknowledged: true}, {ID: "2", Queue: "celery", Acknowledged: true}}
 	}
 	checkUnknown(t, b.NewDriver(t, brokertest.RightPassword, "typo"), "typo", `no queue "typo"`)
 	s := expect(t, b.NewDriver(t, brokertest.RightPassword), "celery", brokertest.Counts{Backlog: 3, InFlight: 1})
@@ -197,7 +197,7 @@ func unknownStays(t *testing.T, b *celeryBroker) {
 // A task that is acknowledged just after the workers were asked was a message before.
 func acknowledgedMeanwhile(t *testing.T, b *celeryBroker) {
 	var acknowledge func()
-	b.cfg.Executing = func() []celery.ExecutingTask {
+	b.cfg.Executing = func() []monitor.ExecutingTask {
 		if acknowledge != nil {
 			acknowledge()
 		}

@@ -12,19 +12,20 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // beat is a heartbeat with these counts.
-func beat(node string, active, processed int64) func(celery.WorkerEvent) bool {
-	return func(e celery.WorkerEvent) bool {
-		return e.State == celery.WorkerBeating && e.Node == node && e.PID.Known && e.Frequency == 2*time.Second &&
+func beat(node string, active, processed int64) func(monitor.WorkerEvent) bool {
+	return func(e monitor.WorkerEvent) bool {
+		return e.State == monitor.WorkerBeating && e.Node == node && e.PID.Known && e.Frequency == 2*time.Second &&
 			e.Active == celery.Number{N: active, Known: true} && e.Processed == celery.Number{N: processed, Known: true}
 	}
 }
 
-func said(node string, state celery.WorkerState) func(celery.WorkerEvent) bool {
-	return func(e celery.WorkerEvent) bool { return e.Node == node && e.State == state }
+func said(node string, state monitor.WorkerState) func(monitor.WorkerEvent) bool {
+	return func(e monitor.WorkerEvent) bool { return e.Node == node && e.State == state }
 }
 
 func heard(t *testing.T, b *celeryBroker) {
@@ -32,17 +33,17 @@ func heard(t *testing.T, b *celeryBroker) {
 	app.StartWorker(t, servers.WorkerOptions{Name: "before"}) // who makes the exchange
 	e := hearing(t, b.workers(t))
 	worker := app.StartWorker(t, servers.WorkerOptions{Name: "pod-1"})
-	await := func(what string, wanted func(celery.WorkerEvent) bool) {
+	await := func(what string, wanted func(monitor.WorkerEvent) bool) {
 		t.Helper()
 		eventually(t, what, func() bool { return e.has(wanted) })
 	}
-	await("the start", said("celery@pod-1", celery.WorkerOnline))
+	await("the start", said("celery@pod-1", monitor.WorkerOnline))
 	await("a heartbeat of the other worker", beat("celery@before", 0, 0))
 	await("a heartbeat", beat("celery@pod-1", 0, 0))
 	app.Publish(t, servers.CeleryTask{N: 4, Gate: "gate"})
 	await("a heartbeat with two tasks", beat("celery@pod-1", 2, 2))
 	worker.Signal(t, syscall.SIGTERM)
-	await("the shutdown", said("celery@pod-1", celery.WorkerOffline))
+	await("the shutdown", said("celery@pod-1", monitor.WorkerOffline))
 	select {
 	case <-worker.Done():
 		t.Error("the worker has not waited for its tasks")
@@ -87,12 +88,12 @@ func exchangeAgain(t *testing.T, b *celeryBroker) {
 	declare()
 	e := hearing(t, b.workers(t))
 	speak("celery@before")
-	eventually(t, "the worker", func() bool { return e.has(said("celery@before", celery.WorkerBeating)) })
+	eventually(t, "the worker", func() bool { return e.has(said("celery@before", monitor.WorkerBeating)) })
 	check(t, b.worker.ExchangeDelete(celery.EventExchange, false, false))
 	declare()
 	eventually(t, "the worker after that", func() bool {
 		speak("celery@after")
-		return e.has(said("celery@after", celery.WorkerBeating))
+		return e.has(said("celery@after", monitor.WorkerBeating))
 	})
 }
 
@@ -128,14 +129,14 @@ func noEvents(t *testing.T, b *celeryBroker) {
 		b.speak(t, m)
 	}
 	b.speak(t, amqp.Publishing{ContentType: "application/json", Body: bytes.ReplaceAll(event, []byte("SECRET"), []byte("host"))})
-	eventually(t, "the event after them", func() bool { return e.has(said("celery@host", celery.WorkerBeating)) })
+	eventually(t, "the event after them", func() bool { return e.has(said("celery@host", monitor.WorkerBeating)) })
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.errs) != len(bad) || len(e.events) != 1 {
 		t.Errorf("%d errors and %d events, want %d and 1: %v", len(e.errs), len(e.events), len(bad), e.errs)
 	}
 	for _, err := range e.errs {
-		if !errors.Is(err, celery.ErrEvent) || bytes.Contains([]byte(err.Error()), []byte("SECRET")) {
+		if !errors.Is(err, monitor.ErrEvent) || bytes.Contains([]byte(err.Error()), []byte("SECRET")) {
 			t.Errorf("an error is %v, want one that wraps ErrEvent and shows nothing of the message", err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -44,11 +45,11 @@ func namedRights(t *testing.T, other *celeryBroker) {
 	b.paste(t, err, "set_permissions")
 	e := hearing(t, w)
 	eventually(t, "the worker", func() bool { return e.has(beat("celery@worker", 0, 0)) })
-	_, err = ask(t, w, patience, celery.MethodStats, "celery@worker")
+	_, err = ask(t, w, patience, monitor.MethodStats, "celery@worker")
 	brokertest.CheckText(t, err, "ask the workers of broker ns/broker", b.Address(), `publish to exchange "celery.pidbox"`, "lacks a permission",
 		`'^celery-hpa\.' '^(celery-hpa\.|celery\.pidbox$)' '^(celery-hpa\.|celeryev$)'`)
 	b.paste(t, err, "set_permissions")
-	if replies, err := ask(t, w, patience, celery.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
+	if replies, err := ask(t, w, patience, monitor.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
 		t.Errorf("Ask = %d replies, %v, want one", len(replies), err)
 	}
 	hearing(t, b.workers(t))
@@ -77,7 +78,7 @@ func leastRights(t *testing.T, b *celeryBroker) {
 			} else {
 				brokertest.CheckText(t, listen(t, w).end(t), "lacks a permission", "set_permissions")
 			}
-			replies, err := ask(t, w, patience, celery.MethodStats, "celery@worker")
+			replies, err := ask(t, w, patience, monitor.MethodStats, "celery@worker")
 			if !c.asks {
 				brokertest.CheckText(t, err, "lacks a permission", "set_permissions")
 			} else if err != nil || len(replies) != 1 {
@@ -111,7 +112,7 @@ func TestWorkersOverTLS(t *testing.T) {
 	brokertest.CheckText(t, err, "lacks a permission", "refused for user 'client'", "'USER'")
 	b.Control(t, "set_permissions", "-p", b.vhost, "client", `^celery-hpa\.`, `^(celery-hpa\.|celery\.pidbox$)`, `^(celery-hpa\.|celeryev$)`)
 	hearing(t, w)
-	if replies, err := ask(t, w, time.Minute, celery.MethodStats, "celery@nobody"); err != nil || len(replies) != 0 {
+	if replies, err := ask(t, w, time.Minute, monitor.MethodStats, "celery@nobody"); err != nil || len(replies) != 0 {
 		t.Errorf("Ask = %d replies, %v, want none", len(replies), err)
 	}
 	cfg.CAFile = ""

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/workers"
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 // Workers hears the workers of one broker and asks them by remote control. It has
@@ -33,7 +33,7 @@ func NewWorkers(cfg Config) (*Workers, error) {
 
 // Listen hears what workers say of themselves. It calls listening once from now on
 // every event comes, then heard for each, one after the other: with the event, or
-// with an error that wraps celery.ErrEvent and quotes nothing of the message. heard
+// with an error that wraps monitor.ErrEvent and quotes nothing of the message. heard
 // is to return soon: what comes meanwhile is kept in memory.
 //
 // It declares a queue of its own, which is gone when its connection is, and nothing
@@ -46,7 +46,7 @@ func NewWorkers(cfg Config) (*Workers, error) {
 // the connection. The error says what failed, where, why, and what to do; a right that
 // is missing is named by the command that gives it. With a failover list, each server
 // has the time-out to let it in. It is for one caller at a time.
-func (w *Workers) Listen(ctx context.Context, listening func(), heard func(celery.WorkerEvent, error)) error {
+func (w *Workers) Listen(ctx context.Context, listening func(), heard func(monitor.WorkerEvent, error)) error {
 	return w.listener.Listen(ctx, listening, heard)
 }
 
@@ -60,7 +60,7 @@ func (w *Workers) Listen(ctx context.Context, listening func(), heard func(celer
 // An error means that the question could not be put, or the answers not be read; those
 // that came before are returned with it. It is worded as that of Listen. A second call
 // waits for the first.
-func (w *Workers) Ask(ctx context.Context, method celery.Method, nodes []string) ([]celery.ControlReply, error) {
+func (w *Workers) Ask(ctx context.Context, method monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
 	return w.asker.Ask(ctx, method, nodes)
 }
 

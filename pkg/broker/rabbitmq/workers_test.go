@@ -15,6 +15,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -109,7 +110,7 @@ type ear struct {
 
 	mu        sync.Mutex
 	listening int
-	events    []celery.WorkerEvent
+	events    []monitor.WorkerEvent
 	errs      []error
 }
 
@@ -158,7 +159,7 @@ func (e *ear) isListening() {
 	e.listening++
 }
 
-func (e *ear) hear(event celery.WorkerEvent, err error) {
+func (e *ear) hear(event monitor.WorkerEvent, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err != nil {
@@ -169,7 +170,7 @@ func (e *ear) hear(event celery.WorkerEvent, err error) {
 }
 
 // has reports whether an event was heard.
-func (e *ear) has(wanted func(celery.WorkerEvent) bool) bool {
+func (e *ear) has(wanted func(monitor.WorkerEvent) bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.ContainsFunc(e.events, wanted)
@@ -191,7 +192,7 @@ func (e *ear) end(t testing.TB) error {
 }
 
 // ask asks for so long.
-func ask(t testing.TB, w *rabbitmq.Workers, within time.Duration, m celery.Method, nodes ...string) ([]celery.ControlReply, error) {
+func ask(t testing.TB, w *rabbitmq.Workers, within time.Duration, m monitor.Method, nodes ...string) ([]monitor.ControlReply, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -235,7 +236,7 @@ func ownQueues(t *testing.T, b *celeryBroker) {
 	b.app(t).StartWorker(t, servers.WorkerOptions{})
 	w := b.workers(t)
 	e := hearing(t, w)
-	if replies, err := ask(t, w, patience, celery.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
+	if replies, err := ask(t, w, patience, monitor.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
 		t.Fatalf("Ask = %d replies, %v, want one", len(replies), err)
 	}
 	kinds := []string{"celery-hpa.events.", "celery-hpa.replies."}
@@ -296,21 +297,21 @@ func restarted(t *testing.T, b *celeryBroker) {
 	app.StartWorker(t, servers.WorkerOptions{})
 	w := b.workers(t)
 	e := hearing(t, w)
-	if _, err := ask(t, w, patience, celery.MethodStats, "celery@worker"); err != nil {
+	if _, err := ask(t, w, patience, monitor.MethodStats, "celery@worker"); err != nil {
 		t.Fatal(err)
 	}
 	b.Stop(t)
 	brokertest.CheckText(t, e.end(t), "listen to the workers of broker ns/broker", b.Address())
-	_, err := ask(t, w, patience, celery.MethodStats, "celery@worker")
+	_, err := ask(t, w, patience, monitor.MethodStats, "celery@worker")
 	brokertest.CheckText(t, err, "ask the workers of broker ns/broker", b.Address(), "connection refused", "is the server running")
 	brokertest.CheckText(t, listen(t, w).end(t), "connection refused", "is the server running")
 	b.Start(t)
 	e = hearing(t, w)
 	eventually(t, "the worker to be heard again", func() bool {
-		return e.has(func(e celery.WorkerEvent) bool { return e.Node == "celery@worker" })
+		return e.has(func(e monitor.WorkerEvent) bool { return e.Node == "celery@worker" })
 	})
 	eventually(t, "the worker to answer again", func() bool {
-		replies, err := ask(t, w, 10*time.Second, celery.MethodStats, "celery@worker")
+		replies, err := ask(t, w, 10*time.Second, monitor.MethodStats, "celery@worker")
 		return err == nil && len(replies) == 1
 	})
 }
@@ -319,19 +320,19 @@ func silent(t *testing.T, b *celeryBroker) {
 	b.app(t).StartWorker(t, servers.WorkerOptions{})
 	w := b.workers(t)
 	e := hearing(t, w)
-	if _, err := ask(t, w, patience, celery.MethodStats, "celery@worker"); err != nil {
+	if _, err := ask(t, w, patience, monitor.MethodStats, "celery@worker"); err != nil {
 		t.Fatal(err)
 	}
 	b.Pause(t)
 	resume := sync.OnceFunc(func() { b.Resume(t) })
 	defer resume() // what comes after a failure must not wait for it
-	_, err := ask(t, w, time.Second, celery.MethodStats, "celery@worker")
+	_, err := ask(t, w, time.Second, monitor.MethodStats, "celery@worker")
 	brokertest.CheckText(t, err, "ask the workers of broker ns/broker", "no answer in time")
 	brokertest.CheckText(t, e.end(t), "listen to the workers of broker ns/broker", "no answer in time")
 	brokertest.CheckText(t, listen(t, w).end(t), "no answer in time")
 	resume()
 	hearing(t, w)
-	if replies, err := ask(t, w, patience, celery.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
+	if replies, err := ask(t, w, patience, monitor.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
 		t.Errorf("Ask = %d replies, %v, want one", len(replies), err)
 	}
 }
@@ -342,7 +343,7 @@ func secondServer(t *testing.T, b *celeryBroker) {
 	for _, url := range []string{"amqp://127.0.0.1:1;" + good, good + ";amqp://127.0.0.1:1"} {
 		w := b.workersAt(t, url)
 		hearing(t, w)
-		if replies, err := ask(t, w, patience, celery.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
+		if replies, err := ask(t, w, patience, monitor.MethodStats, "celery@worker"); err != nil || len(replies) != 1 {
 			t.Errorf("%s: Ask = %d replies, %v, want one", url, len(replies), err)
 		}
 	}

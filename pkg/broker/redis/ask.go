@@ -8,6 +8,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 // maxAsk bounds a question whose context has no deadline.
@@ -22,7 +23,7 @@ const maxAsk = time.Minute
 //
 // An error means that the question could not be put, or the answers not be read;
 // those that came before are returned with it. A second call waits for the first.
-func (w *Workers) Ask(ctx context.Context, method celery.Method, nodes []string) ([]celery.ControlReply, error) {
+func (w *Workers) Ask(ctx context.Context, method monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
 	if len(nodes) == 0 {
 		return nil, nil // for Celery, that would be all of them
 	}
@@ -31,7 +32,7 @@ func (w *Workers) Ask(ctx context.Context, method celery.Method, nodes []string)
 	ctx, cancel := context.WithTimeout(ctx, maxAsk)
 	defer cancel()
 	expires, _ := ctx.Deadline()
-	question := celery.ControlRequest{Method: method, Nodes: nodes, Ticket: uuid.NewString(), ReplyTo: w.mailbox.Name, Expires: expires}
+	question := monitor.ControlRequest{Method: method, Nodes: nodes, Ticket: uuid.NewString(), ReplyTo: w.mailbox.Name, Expires: expires}
 	var at server.Endpoint
 	var listeners int64
 	err := w.onOne(ctx, w.asksOf, func(ctx context.Context, e server.Endpoint) (err error) {
@@ -46,7 +47,7 @@ func (w *Workers) Ask(ctx context.Context, method celery.Method, nodes []string)
 }
 
 // collect waits for the answers to a question.
-func (w *Workers) collect(ctx context.Context, at server.Endpoint, question celery.ControlRequest) ([]celery.ControlReply, error) {
+func (w *Workers) collect(ctx context.Context, at server.Endpoint, question monitor.ControlRequest) ([]monitor.ControlReply, error) {
 	replies, complete, err := w.mailbox.Collect(ctx, at, question.Ticket, question.Nodes)
 	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Timeout)
 	defer cancel()

@@ -15,13 +15,13 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // ask asks, and fails the test at an error. It waits as long as a frozen worker is
 // to be waited for.
-func ask(t *testing.T, w *redis.Workers, method celery.Method, wait time.Duration, nodes ...string) map[string]celery.ControlReply {
+func ask(t *testing.T, w *redis.Workers, method monitor.Method, wait time.Duration, nodes ...string) map[string]monitor.ControlReply {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
@@ -29,7 +29,7 @@ func ask(t *testing.T, w *redis.Workers, method celery.Method, wait time.Duratio
 	if err != nil {
 		t.Fatalf("ask %v for %s: %v", nodes, method, err)
 	}
-	byNode := map[string]celery.ControlReply{}
+	byNode := map[string]monitor.ControlReply{}
 	for _, reply := range replies {
 		byNode[reply.Node] = reply
 	}
@@ -40,9 +40,9 @@ func ask(t *testing.T, w *redis.Workers, method celery.Method, wait time.Duratio
 }
 
 // activeOf are the tasks that the workers say to execute.
-func activeOf(t *testing.T, replies map[string]celery.ControlReply) []celery.ActiveTask {
+func activeOf(t *testing.T, replies map[string]monitor.ControlReply) []monitor.ActiveTask {
 	t.Helper()
-	var tasks []celery.ActiveTask
+	var tasks []monitor.ActiveTask
 	for node, reply := range replies {
 		active, err := reply.Active()
 		if err != nil {
@@ -77,25 +77,25 @@ func TestWorkersSayWhatTheyExecuteAndServe(t *testing.T) {
 	late := app.Publish(t, servers.CeleryTask{N: 1, Queue: "slow", Gate: "gate"})
 	await(t, "the task of the second worker", func() bool { return len(app.Record(t).Started) == 3 })
 
-	want := []celery.ActiveTask{
+	want := []monitor.ActiveTask{
 		{ID: early[0], RoutingKey: "fast", Acknowledged: true}, {ID: early[1], RoutingKey: "fast", Acknowledged: true}, {ID: late[0], RoutingKey: "slow"},
 	}
-	got := activeOf(t, ask(t, w, celery.MethodActive, patience, bothNodes()...))
-	for _, tasks := range [][]celery.ActiveTask{want, got} {
-		slices.SortFunc(tasks, func(a, b celery.ActiveTask) int { return strings.Compare(a.ID, b.ID) })
+	got := activeOf(t, ask(t, w, monitor.MethodActive, patience, bothNodes()...))
+	for _, tasks := range [][]monitor.ActiveTask{want, got} {
+		slices.SortFunc(tasks, func(a, b monitor.ActiveTask) int { return strings.Compare(a.ID, b.ID) })
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what executes (-want +got):\n%s", diff)
 	}
 	slots := map[string]int64{}
-	for node, reply := range ask(t, w, celery.MethodStats, patience, bothNodes()...) {
+	for node, reply := range ask(t, w, monitor.MethodStats, patience, bothNodes()...) {
 		slots[node], _ = reply.Slots()
 	}
 	if diff := cmp.Diff(map[string]int64{"celery@one": 2, "celery@two": 1}, slots); diff != "" {
 		t.Errorf("slots (-want +got):\n%s", diff)
 	}
 	serves := map[string][]string{}
-	for node, reply := range ask(t, w, celery.MethodActiveQueues, patience, bothNodes()...) {
+	for node, reply := range ask(t, w, monitor.MethodActiveQueues, patience, bothNodes()...) {
 		queues, _ := reply.Queues()
 		for _, q := range queues {
 			serves[node] = append(serves[node], q.Name)
@@ -111,7 +111,7 @@ func TestWorkersSayWhatTheyExecuteAndServe(t *testing.T) {
 func TestOnlyThoseAnswerWhoAreAsked(t *testing.T) {
 	t.Parallel()
 	_, _, w := startTwo(t, servers.StartRedis(t, servers.RedisOptions{}))
-	if got := ask(t, w, celery.MethodActive, patience, "celery@two"); len(got) != 1 {
+	if got := ask(t, w, monitor.MethodActive, patience, "celery@two"); len(got) != 1 {
 		t.Errorf("%v answer a question to one", got)
 	}
 }
@@ -119,7 +119,7 @@ func TestOnlyThoseAnswerWhoAreAsked(t *testing.T) {
 // For Celery, a question to no node is one to all.
 func TestNobodyIsAsked(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisOptions{})
-	if got := ask(t, newWorkers(t, redis.Config{URL: server.URL(0)}), celery.MethodActive, patience); len(got) != 0 || hasServed(t, server, "publish") {
+	if got := ask(t, newWorkers(t, redis.Config{URL: server.URL(0)}), monitor.MethodActive, patience); len(got) != 0 || hasServed(t, server, "publish") {
 		t.Errorf("%v answer a question to nobody, or it was put", got)
 	}
 }
@@ -132,11 +132,11 @@ func TestFrozenWorkerIsSilent(t *testing.T) {
 	_, one, w := startTwo(t, server)
 	one.Signal(t, syscall.SIGSTOP)
 	for _, nodes := range [][]string{{"celery@one", "celery@two", "celery@three"}, {"celery@two", "celery@one"}} {
-		if got := ask(t, w, celery.MethodActive, 2*time.Second, nodes...); len(got) != 1 || got["celery@two"].Node == "" {
+		if got := ask(t, w, monitor.MethodActive, 2*time.Second, nodes...); len(got) != 1 || got["celery@two"].Node == "" {
 			t.Errorf("%v answer, want celery@two alone", got)
 		}
 	}
-	if got := ask(t, w, celery.MethodActive, patience, "celery@two"); len(got) != 1 {
+	if got := ask(t, w, monitor.MethodActive, patience, "celery@two"); len(got) != 1 {
 		t.Errorf("%v answer, want celery@two", got)
 	}
 	one.Signal(t, syscall.SIGCONT)
@@ -148,7 +148,7 @@ func TestFrozenWorkerIsSilent(t *testing.T) {
 	if ttl := server.Admin().TTL(context.Background(), left[0]).Val(); ttl < time.Minute {
 		t.Errorf("the late answer has the time to live %s, want one long enough for others that are late", ttl)
 	}
-	if got := ask(t, w, celery.MethodActive, patience, bothNodes()...); len(got) != 2 {
+	if got := ask(t, w, monitor.MethodActive, patience, bothNodes()...); len(got) != 2 {
 		t.Errorf("%v answer, want both again", got)
 	}
 }
@@ -157,7 +157,7 @@ func TestNobodyListens(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisOptions{})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	replies, err := newWorkers(t, redis.Config{URL: server.URL(0)}).Ask(ctx, celery.MethodActive, []string{"celery@worker"})
+	replies, err := newWorkers(t, redis.Config{URL: server.URL(0)}).Ask(ctx, monitor.MethodActive, []string{"celery@worker"})
 	if len(replies) != 0 || err != nil || ctx.Err() != nil {
 		t.Errorf("Ask = %v, %v; the context is %v: want nothing, at once", replies, err, ctx.Err())
 	}
@@ -217,7 +217,7 @@ func TestWhatIsNoAnswerIsDropped(t *testing.T) {
 	})
 	w := newWorkers(t, redis.Config{URL: server.URL(0)})
 	for range 3 {
-		got := ask(t, w, celery.MethodActive, patience, "celery@one", "celery@two")
+		got := ask(t, w, monitor.MethodActive, patience, "celery@one", "celery@two")
 		if len(got) != 2 || got["celery@two"].Ticket == "other" {
 			t.Errorf("%v answer, want celery@one and celery@two to this question", got)
 		}
@@ -241,7 +241,7 @@ func TestNoMoreIsReadThanWorkersMayAnswer(t *testing.T) {
 	w := newWorkers(t, redis.Config{URL: server.URL(0)})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	replies, err := w.Ask(ctx, celery.MethodActive, []string{"celery@one"})
+	replies, err := w.Ask(ctx, monitor.MethodActive, []string{"celery@one"})
 	if len(replies) != 0 || err != nil || ctx.Err() != nil {
 		t.Errorf("Ask = %v, %v; the context is %v: want it to give up", replies, err, ctx.Err())
 	}
@@ -251,7 +251,7 @@ func TestNoMoreIsReadThanWorkersMayAnswer(t *testing.T) {
 	}
 	// Read were 100, two for the node, and never the one that keeps the list.
 	await(t, "the last element", func() bool { return server.Admin().LLen(context.Background(), left[0]).Val() == 300-102+1 })
-	if got := ask(t, w, celery.MethodActive, patience, "celery@one"); len(got) != 1 || server.Admin().LLen(t.Context(), left[0]).Val() > 1 {
+	if got := ask(t, w, monitor.MethodActive, patience, "celery@one"); len(got) != 1 || server.Admin().LLen(t.Context(), left[0]).Val() > 1 {
 		t.Errorf("%v answer, and %d elements are left; want one answer, and nothing of the question before", got, server.Admin().LLen(t.Context(), left[0]).Val())
 	}
 }
@@ -267,7 +267,7 @@ func TestQuestionsAtOnce(t *testing.T) {
 		asking.Go(func() {
 			for range 5 {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				replies, err := w.Ask(ctx, celery.MethodActive, []string{"celery@one"})
+				replies, err := w.Ask(ctx, monitor.MethodActive, []string{"celery@one"})
 				cancel()
 				if err != nil || len(replies) != 1 {
 					t.Errorf("Ask = %v, %v; want one answer", replies, err)
@@ -285,12 +285,12 @@ func TestAskEndsWithItsServer(t *testing.T) {
 	impostor(t, server, func(ticket string) []string { return []string{reply("celery@one", ticket)} })
 	w := newWorkers(t, redis.Config{URL: server.URL(0)})
 	type outcome struct {
-		replies []celery.ControlReply
+		replies []monitor.ControlReply
 		err     error
 	}
 	ended := make(chan outcome, 1)
 	go func() {
-		replies, err := w.Ask(context.Background(), celery.MethodActive, []string{"celery@one", "celery@two"})
+		replies, err := w.Ask(context.Background(), monitor.MethodActive, []string{"celery@one", "celery@two"})
 		ended <- outcome{replies, err}
 	}()
 	await(t, "the first answer to be read", func() bool {
@@ -318,12 +318,12 @@ func TestAskOfAServerThatIsDown(t *testing.T) {
 	second := servers.StartRedis(t, servers.RedisOptions{})
 	w := newWorkers(t, redis.Config{URL: first.URL(0) + ";" + second.URL(0)})
 	first.Stop(t)
-	if got := ask(t, w, celery.MethodActive, patience, "celery@worker"); len(got) != 0 {
+	if got := ask(t, w, monitor.MethodActive, patience, "celery@worker"); len(got) != 0 {
 		t.Errorf("%v answer", got)
 	}
 	second.Pause(t)
 	defer second.Resume(t)
-	_, err := w.Ask(t.Context(), celery.MethodActive, []string{"celery@worker"})
+	_, err := w.Ask(t.Context(), monitor.MethodActive, []string{"celery@worker"})
 	brokertest.CheckText(t, err, "ask the workers of broker ns/broker at "+second.Address(), "no answer in time")
 }
 
@@ -331,7 +331,7 @@ func TestAskOfAReplica(t *testing.T) {
 	primary := servers.StartRedis(t, servers.RedisOptions{Directives: []string{"repl-diskless-sync-delay 0"}})
 	replica := servers.StartRedis(t, servers.RedisOptions{Directives: []string{"replicaof " + strings.Replace(primary.Address(), ":", " ", 1)}})
 	w := newWorkers(t, redis.Config{URL: replica.URL(0)})
-	_, err := w.Ask(t.Context(), celery.MethodActive, []string{"celery@worker"})
+	_, err := w.Ask(t.Context(), monitor.MethodActive, []string{"celery@worker"})
 	brokertest.CheckText(t, err, replica.Address(), "READONLY", "lead to the primary")
 
 	// Events come to a replica as well.

@@ -9,6 +9,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/unacked"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -70,7 +71,7 @@ type Config struct {
 	// called once for each sample, just before the server is asked, and must not
 	// block. In flight is then what is held unacknowledged and what executes, each
 	// task once, by its id; one without a queue may be of any. Nil: nobody knows.
-	Executing func() []celery.ExecutingTask
+	Executing func() []monitor.ExecutingTask
 }
 
 // withDefaults fills in what is empty.

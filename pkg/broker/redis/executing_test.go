@@ -14,19 +14,19 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // told is what the workers of a test are said to execute.
 type told struct {
-	tasks []celery.ExecutingTask
+	tasks []monitor.ExecutingTask
 	// calls is how often somebody wanted to know.
 	calls int
 }
 
-func (x *told) executing() []celery.ExecutingTask {
+func (x *told) executing() []monitor.ExecutingTask {
 	x.calls++
 	return slices.Clone(x.tasks)
 }
@@ -66,7 +66,7 @@ func TestExecutingTasksAreInFlightOnce(t *testing.T) {
 
 	// Late acknowledgement, early acknowledgement, and one that was acknowledged
 	// when the worker was asked and is held all the same.
-	x.tasks = []celery.ExecutingTask{
+	x.tasks = []monitor.ExecutingTask{
 		{ID: idOf(t, held[0]), Queue: "fast"},
 		{ID: "not-a-uuid", Queue: "slow", Acknowledged: true},
 		{ID: idOf(t, held[1]), Queue: "fast", Acknowledged: true},
@@ -81,7 +81,7 @@ func TestExecutingTasksAreInFlightOnce(t *testing.T) {
 	b.Acknowledge(t, held[0])
 	expect(brokertest.Counts{Backlog: 2, InFlight: 4}, brokertest.Counts{InFlight: 1})
 	// Of another queue, as a worker may say it: the message decides.
-	x.tasks = []celery.ExecutingTask{{ID: idOf(t, held[1]), Queue: "slow"}}
+	x.tasks = []monitor.ExecutingTask{{ID: idOf(t, held[1]), Queue: "slow"}}
 	expect(brokertest.Counts{Backlog: 2, InFlight: 2}, brokertest.Counts{})
 	b.Acknowledge(t, held[1:]...)
 	expect(brokertest.Counts{Backlog: 2}, brokertest.Counts{InFlight: 1})
@@ -95,7 +95,7 @@ func TestExecutingTasksAreInFlightOnce(t *testing.T) {
 func TestTaskOfProtocol1IsKnownByItsCorrelationID(t *testing.T) {
 	b, x := startExecuting(t, redis.Config{})
 	b.holdValue(t, "tag", `[{"body":"e30=","headers":{},"properties":{"correlation_id":"4711","body_encoding":"base64"}}, "", "celery"]`)
-	x.tasks = []celery.ExecutingTask{{ID: "4711", Queue: "celery"}}
+	x.tasks = []monitor.ExecutingTask{{ID: "4711", Queue: "celery"}}
 	brokertest.Expect(t, b, b.NewDriver(t, brokertest.RightPassword, "celery"), map[string]brokertest.Counts{"celery": {InFlight: 1}})
 }
 
@@ -114,7 +114,7 @@ func TestExecutingIsAskedOncePerSample(t *testing.T) {
 func TestQueueOfAnExecutingTaskIsDiscovered(t *testing.T) {
 	b, x := startExecuting(t, redis.Config{})
 	b.Publish(t, "unbound", brokertest.Message{})
-	x.tasks = []celery.ExecutingTask{{ID: "1", Queue: "unbound", Acknowledged: true}, {ID: "2", Queue: "worker.celery.pidbox", Acknowledged: true}}
+	x.tasks = []monitor.ExecutingTask{{ID: "1", Queue: "unbound", Acknowledged: true}, {ID: "2", Queue: "worker.celery.pidbox", Acknowledged: true}}
 	d := b.NewDriver(t, brokertest.RightPassword)
 	brokertest.Expect(t, b, d, map[string]brokertest.Counts{"unbound": {Backlog: 1, InFlight: 1}})
 	x.tasks = nil
@@ -127,7 +127,7 @@ func TestQueueOfAnExecutingTaskIsDiscovered(t *testing.T) {
 // What executes tells nothing about what is held.
 func TestUnknownStaysUnknownWhateverExecutes(t *testing.T) {
 	b, x := startExecuting(t, redis.Config{MaxFetch: 1})
-	x.tasks = []celery.ExecutingTask{{ID: "1", Queue: "busy", Acknowledged: true}}
+	x.tasks = []monitor.ExecutingTask{{ID: "1", Queue: "busy", Acknowledged: true}}
 	d := b.NewDriver(t, brokertest.RightPassword, "busy", "idle")
 	unknown := func(words string, names ...string) {
 		t.Helper()
@@ -149,7 +149,7 @@ func TestUnknownStaysUnknownWhateverExecutes(t *testing.T) {
 	unknown("may be of any queue", "idle")
 	b.do(t, func(ctx context.Context, p goredis.Pipeliner) { b.release(ctx, p, "odd") })
 	// A task of which nobody knows the queue.
-	x.tasks = append(x.tasks, celery.ExecutingTask{ID: "2", Acknowledged: true})
+	x.tasks = append(x.tasks, monitor.ExecutingTask{ID: "2", Acknowledged: true})
 	unknown("a worker executes it", "idle")
 	if s := sampleOf(t, d); s.Unattributed != 1 || s.Queues["busy"].InFlight != queue.Known(1, s.At) {
 		t.Errorf("%d are unattributed, and the busy queue is %+v; want 1 and 1", s.Unattributed, s.Queues["busy"])
@@ -166,13 +166,13 @@ func TestEstimateAddsAcknowledgedTasksAlone(t *testing.T) {
 	b.Publish(t, "celery", make([]brokertest.Message, 300)...)
 	held := b.Take(t, "celery", 300)
 	for _, each := range held {
-		x.tasks = append(x.tasks, celery.ExecutingTask{ID: idOf(t, each), Queue: "celery"})
+		x.tasks = append(x.tasks, monitor.ExecutingTask{ID: idOf(t, each), Queue: "celery"})
 	}
 	for range 7 {
-		x.tasks = append(x.tasks, celery.ExecutingTask{ID: uuid.NewString(), Queue: "celery", Acknowledged: true})
+		x.tasks = append(x.tasks, monitor.ExecutingTask{ID: uuid.NewString(), Queue: "celery", Acknowledged: true})
 	}
-	x.tasks = append(x.tasks, celery.ExecutingTask{ID: uuid.NewString(), Queue: "early", Acknowledged: true})
-	x.tasks = append(x.tasks, celery.ExecutingTask{ID: uuid.NewString(), Queue: "idle"})
+	x.tasks = append(x.tasks, monitor.ExecutingTask{ID: uuid.NewString(), Queue: "early", Acknowledged: true})
+	x.tasks = append(x.tasks, monitor.ExecutingTask{ID: uuid.NewString(), Queue: "idle"})
 	d := b.NewDriver(t, brokertest.RightPassword, "celery", "early", "idle")
 	brokertest.Expect(t, b, d, map[string]brokertest.Counts{"celery": {InFlight: 307}, "early": {InFlight: 1}})
 	if idle := sampleOf(t, d).Queues["idle"].InFlight; idle.Err == nil {
@@ -191,7 +191,7 @@ func TestInFlightIsWhatWorkersExecuteAndReserve(t *testing.T) {
 			w := newWorkers(t, redis.Config{URL: server.URL(0)})
 			cfg := newKombu(server, redis.Config{}).cfg
 			cfg.URL = server.URL(0)
-			cfg.Executing = func() []celery.ExecutingTask { return executingTasks(t, w) }
+			cfg.Executing = func() []monitor.ExecutingTask { return executingTasks(t, w) }
 			d := newDriver(t, cfg)
 
 			sent := app.Publish(t, servers.CeleryTask{N: 20, Gate: "gate"})
@@ -218,14 +218,14 @@ func TestInFlightIsWhatWorkersExecuteAndReserve(t *testing.T) {
 }
 
 // executingTasks asks the worker of a test.
-func executingTasks(t *testing.T, w *redis.Workers) []celery.ExecutingTask {
+func executingTasks(t *testing.T, w *redis.Workers) []monitor.ExecutingTask {
 	t.Helper()
-	var tasks []celery.ExecutingTask
-	for _, task := range activeOf(t, ask(t, w, celery.MethodActive, patience, "celery@worker")) {
+	var tasks []monitor.ExecutingTask
+	for _, task := range activeOf(t, ask(t, w, monitor.MethodActive, patience, "celery@worker")) {
 		if task.Exchange != "" {
 			t.Errorf("a task came through exchange %q", task.Exchange)
 		}
-		tasks = append(tasks, celery.ExecutingTask{ID: task.ID, Queue: task.RoutingKey, Acknowledged: task.Acknowledged})
+		tasks = append(tasks, monitor.ExecutingTask{ID: task.ID, Queue: task.RoutingKey, Acknowledged: task.Acknowledged})
 	}
 	return tasks
 }
@@ -237,8 +237,8 @@ func BenchmarkSampleOf100000UnackedAnd5000Executing(b *testing.B) {
 	benchmarkUnacked(b, redis.Config{Executing: x.executing}, func(held []string) int64 {
 		x.tasks = nil
 		for i := range 2500 {
-			x.tasks = append(x.tasks, celery.ExecutingTask{ID: held[len(held)-1-i], Queue: "queue-0"})
-			x.tasks = append(x.tasks, celery.ExecutingTask{ID: fmt.Sprintf("%08x-0000-4000-8000-000000000000", i), Queue: "queue-0", Acknowledged: true})
+			x.tasks = append(x.tasks, monitor.ExecutingTask{ID: held[len(held)-1-i], Queue: "queue-0"})
+			x.tasks = append(x.tasks, monitor.ExecutingTask{ID: fmt.Sprintf("%08x-0000-4000-8000-000000000000", i), Queue: "queue-0", Acknowledged: true})
 		}
 		return 2500
 	})

@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 // maxRemembered is how many messages are remembered that may come a second time, by
@@ -14,7 +14,7 @@ const maxRemembered = 1000
 
 // Listen hears what workers say of themselves. It calls listening once the server
 // has confirmed that from now on every event comes, then heard for each, one after
-// the other: with the event, or with an error that wraps celery.ErrEvent and quotes
+// the other: with the event, or with an error that wraps monitor.ErrEvent and quotes
 // nothing of the message. heard is to return soon: the server drops those that read
 // too slowly, as it does (client-output-buffer-limit) with messages of many MB.
 //
@@ -22,7 +22,7 @@ const maxRemembered = 1000
 // until the server refuses, is lost, or has gone silent for 5 to 7 s, whatever the
 // state of the connection. With a failover list, it looks for a server as Sample
 // does, and no longer than that.
-func (w *Workers) Listen(ctx context.Context, listening func(), heard func(celery.WorkerEvent, error)) error {
+func (w *Workers) Listen(ctx context.Context, listening func(), heard func(monitor.WorkerEvent, error)) error {
 	var at server.Endpoint
 	var s *server.Subscription
 	err := w.onOne(ctx, w.listeningTo, func(ctx context.Context, e server.Endpoint) (err error) {
@@ -42,11 +42,11 @@ func (w *Workers) Listen(ctx context.Context, listening func(), heard func(celer
 
 // once decodes messages, and passes on those that did not come by another pattern
 // before.
-func once(heard func(celery.WorkerEvent, error)) func(pattern, payload string) {
+func once(heard func(monitor.WorkerEvent, error)) func(pattern, payload string) {
 	known := repeats{patterns: map[message]string{}}
 	return func(pattern, payload string) {
 		if !known.isRepeated(pattern, payload) {
-			heard(celery.DecodePublishedEvent([]byte(payload)))
+			heard(monitor.DecodePublishedEvent([]byte(payload)))
 		}
 	}
 }

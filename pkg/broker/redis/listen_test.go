@@ -16,6 +16,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -42,8 +43,8 @@ func publish(t *testing.T, admin *goredis.Client, message string, channels ...st
 }
 
 // isOf recognizes the events of a node.
-func isOf(node string) func(celery.WorkerEvent) bool {
-	return func(e celery.WorkerEvent) bool { return e.Node == node }
+func isOf(node string) func(monitor.WorkerEvent) bool {
+	return func(e monitor.WorkerEvent) bool { return e.Node == node }
 }
 
 func TestWorkerIsHeardFromItsStartToItsEnd(t *testing.T) {
@@ -52,17 +53,17 @@ func TestWorkerIsHeardFromItsStartToItsEnd(t *testing.T) {
 	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: server.URL(0)})
 	e := listen(t, newWorkers(t, redis.Config{URL: server.URL(0)}))
 	worker := app.StartWorker(t, servers.WorkerOptions{Concurrency: 2})
-	e.await(t, "the first event", says(celery.WorkerOnline))
+	e.await(t, "the first event", says(monitor.WorkerOnline))
 	e.await(t, "an idle worker", beats(0))
 	app.Publish(t, servers.CeleryTask{N: 1, Gate: "one"})
 	app.Publish(t, servers.CeleryTask{N: 1, Gate: "two"})
 	e.await(t, "a worker with two tasks", beats(2))
 	app.OpenGate(t, "one")
-	e.await(t, "a worker with one task that has taken two", func(event celery.WorkerEvent) bool {
+	e.await(t, "a worker with one task that has taken two", func(event monitor.WorkerEvent) bool {
 		return beats(1)(event) && event.Processed.N == 2
 	})
 	worker.Signal(t, syscall.SIGTERM)
-	e.await(t, "the last event", says(celery.WorkerOffline))
+	e.await(t, "the last event", says(monitor.WorkerOffline))
 	if got := len(app.Record(t).Finished); got != 1 {
 		t.Errorf("%d tasks are finished when the worker says that it goes, want 1 of 2", got)
 	}
@@ -95,15 +96,15 @@ func TestEventOfTwoChannelsIsHeardOnce(t *testing.T) {
 		"broker_transport_options": map[string]any{"master_name": "main", "sentinel_fanout_compat": true, "global_keyprefix": "myapp:"},
 	}})
 	app.StartWorker(t, servers.WorkerOptions{Concurrency: 1})
-	e.await(t, "a heartbeat of the worker", func(event celery.WorkerEvent) bool {
-		return event.Node == "celery@worker" && event.State == celery.WorkerBeating
+	e.await(t, "a heartbeat of the worker", func(event monitor.WorkerEvent) bool {
+		return event.Node == "celery@worker" && event.State == monitor.WorkerBeating
 	})
 	for node, want := range map[string]int{"a@old": 1, "a@new": 1, "a@both": 1, "a@other": 0} {
 		if got := e.count(isOf(node)); got != want {
 			t.Errorf("%s was heard %d times, want %d", node, got, want)
 		}
 	}
-	if got := e.count(says(celery.WorkerOnline)); got != 1 {
+	if got := e.count(says(monitor.WorkerOnline)); got != 1 {
 		t.Errorf("the worker was heard %d times to be online, want 1", got)
 	}
 	if wrong := e.wrong(); len(wrong) != 2 {
@@ -141,11 +142,11 @@ func TestUndecodableEventsAreErrorsAndHarmless(t *testing.T) {
 	publishEvent(t, server.Admin(), "celery@last", "/0.celeryev/worker.heartbeat")
 	e.await(t, "an event after those", isOf("celery@last"))
 	wrong := e.wrong()
-	if events := e.count(func(celery.WorkerEvent) bool { return true }); len(wrong) != len(messages) || events != 1 {
+	if events := e.count(func(monitor.WorkerEvent) bool { return true }); len(wrong) != len(messages) || events != 1 {
 		t.Errorf("%d events and %d errors were heard, want 1 and %d: %v", events, len(wrong), len(messages), wrong)
 	}
 	for _, err := range wrong {
-		if !errors.Is(err, celery.ErrEvent) || strings.Contains(err.Error(), secret) {
+		if !errors.Is(err, monitor.ErrEvent) || strings.Contains(err.Error(), secret) {
 			t.Errorf("heard %v, want ErrEvent that quotes nothing", err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
@@ -50,7 +51,7 @@ type ear struct {
 	ended     chan struct{}
 
 	mu     sync.Mutex
-	events []celery.WorkerEvent
+	events []monitor.WorkerEvent
 	errors []error
 	err    error
 }
@@ -85,7 +86,7 @@ func listen(t *testing.T, w *redis.Workers) *ear {
 	return e
 }
 
-func (e *ear) hear(event celery.WorkerEvent, err error) {
+func (e *ear) hear(event monitor.WorkerEvent, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err != nil {
@@ -96,7 +97,7 @@ func (e *ear) hear(event celery.WorkerEvent, err error) {
 }
 
 // count is how many events have been heard that are as wanted.
-func (e *ear) count(isWanted func(celery.WorkerEvent) bool) int {
+func (e *ear) count(isWanted func(monitor.WorkerEvent) bool) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := 0
@@ -116,7 +117,7 @@ func (e *ear) wrong() []error {
 }
 
 // await waits for an event.
-func (e *ear) await(t *testing.T, what string, isWanted func(celery.WorkerEvent) bool) {
+func (e *ear) await(t *testing.T, what string, isWanted func(monitor.WorkerEvent) bool) {
 	t.Helper()
 	await(t, what, func() bool { return e.count(isWanted) > 0 })
 }
@@ -135,14 +136,14 @@ func (e *ear) end(t *testing.T) error {
 }
 
 // beats recognizes a heartbeat with so many active tasks.
-func beats(active int64) func(celery.WorkerEvent) bool {
-	return func(e celery.WorkerEvent) bool {
-		return e.State == celery.WorkerBeating && e.Active == celery.Number{N: active, Known: true}
+func beats(active int64) func(monitor.WorkerEvent) bool {
+	return func(e monitor.WorkerEvent) bool {
+		return e.State == monitor.WorkerBeating && e.Active == celery.Number{N: active, Known: true}
 	}
 }
 
-func says(state celery.WorkerState) func(celery.WorkerEvent) bool {
-	return func(e celery.WorkerEvent) bool { return e.State == state }
+func says(state monitor.WorkerState) func(monitor.WorkerEvent) bool {
+	return func(e monitor.WorkerEvent) bool { return e.State == state }
 }
 
 // keysOf are all keys of a database that a question may have left. What kombu's
@@ -245,7 +246,7 @@ func TestOneUserForSamplesAndWorkers(t *testing.T) {
 	if err := errors.Join(hearOne(t, w), askOne(t, w)); err != nil {
 		t.Error(err)
 	}
-	cfg.Executing = func() []celery.ExecutingTask { return executingTasks(t, w) }
+	cfg.Executing = func() []monitor.ExecutingTask { return executingTasks(t, w) }
 	d := newDriver(t, cfg)
 	brokertest.ExpectEventually(t, d, map[string]brokertest.Counts{"celery": {Backlog: 3, InFlight: 2}})
 
@@ -275,7 +276,7 @@ func hearOne(t *testing.T, w *redis.Workers) error {
 			return e.err
 		case <-time.After(20 * time.Millisecond):
 		}
-		if e.count(says(celery.WorkerBeating)) > 2 { // with pings in between
+		if e.count(says(monitor.WorkerBeating)) > 2 { // with pings in between
 			e.stop()
 			return nil
 		}
@@ -297,7 +298,7 @@ func askOne(t *testing.T, w *redis.Workers) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	replies, err := w.Ask(ctx, celery.MethodStats, []string{"celery@worker"})
+	replies, err := w.Ask(ctx, monitor.MethodStats, []string{"celery@worker"})
 	if err == nil && len(replies) != 1 {
 		err = fmt.Errorf("%d answers, want 1", len(replies))
 	}

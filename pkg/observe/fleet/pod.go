@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 // slim drops of an object what nobody here reads: with thousands of pods it is most
@@ -79,7 +79,7 @@ func hostOf(p *corev1.Pod) string {
 	case p.Spec.Hostname != "":
 		host = p.Spec.Hostname
 	}
-	return celery.HostName(host)
+	return monitor.HostName(host)
 }
 
 // ownerOf names the fleet of a pod, if it has one. The Deployment of a ReplicaSet is

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -61,15 +62,15 @@ func newBook(broker queue.BrokerRef, declared func(host string) Declaration) *bo
 }
 
 // hear takes in what a worker says of itself.
-func (b *book) hear(e celery.WorkerEvent, now time.Time) {
+func (b *book) hear(e monitor.WorkerEvent, now time.Time) {
 	entry := b.find(e, now)
 	if entry == nil {
 		return
 	}
 	switch {
-	case e.State == celery.WorkerOffline:
+	case e.State == monitor.WorkerOffline:
 		entry.OfflineAt = now
-	case e.State == celery.WorkerOnline, entry.isSucceededBy(e):
+	case e.State == monitor.WorkerOnline, entry.isSucceededBy(e):
 		b.leave(entry)
 		entry.restart()
 	}
@@ -83,7 +84,7 @@ func (b *book) hear(e celery.WorkerEvent, now time.Time) {
 
 // find returns the worker of an event, a new one if it was not known, and nil if
 // there are too many.
-func (b *book) find(e celery.WorkerEvent, now time.Time) *entry {
+func (b *book) find(e monitor.WorkerEvent, now time.Time) *entry {
 	id := identity{e.Node, e.PID}
 	if known := b.workers[id]; known != nil {
 		return known
@@ -100,7 +101,7 @@ func (b *book) find(e celery.WorkerEvent, now time.Time) *entry {
 
 // isSucceededBy reports whether an event is of another process than the one that was
 // heard before under its name and number: one that has taken fewer tasks.
-func (e *entry) isSucceededBy(event celery.WorkerEvent) bool {
+func (e *entry) isSucceededBy(event monitor.WorkerEvent) bool {
 	return e.Offline() && event.Processed.Known && e.processed.Known && event.Processed.N < e.processed.N
 }
 
@@ -113,18 +114,18 @@ func (e *entry) restart() {
 }
 
 // count takes in the numbers of an event.
-func (e *entry) count(event celery.WorkerEvent, now time.Time) {
+func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 	if event.Active.Known || e.Frequency == 0 { // else asked for by remote control, with a frequency of its own
 		e.Frequency = cmp.Or(event.Frequency, defaultFrequency)
 	}
 	active := e.withTwins(beat{now, event.Active})
 	e.Moved = event.Processed != e.processed && e.processed.Known
 	if active != e.Active || event.Processed != e.processed {
-		e.want(celery.MethodActive)
+		e.want(monitor.MethodActive)
 	}
 	if active.Known && active.N == 0 {
 		e.Tasks = nil
-		e.drop(celery.MethodActive)
+		e.drop(monitor.MethodActive)
 	}
 	if mayExecute(active) != mayExecute(e.Active) || e.Moved && !mayExecute(active) {
 		e.Since = now

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -33,10 +33,10 @@ type Source interface {
 	// Listen calls listening as soon as every event will be heard, then heard for
 	// each, one at a time, with an error for one that cannot be understood. It
 	// blocks until ctx is done or events can no longer be heard.
-	Listen(ctx context.Context, listening func(), heard func(celery.WorkerEvent, error)) error
+	Listen(ctx context.Context, listening func(), heard func(monitor.WorkerEvent, error)) error
 	// Ask asks the workers of these names and returns the answers that came before
 	// all had answered or ctx was done.
-	Ask(ctx context.Context, method celery.Method, nodes []string) ([]celery.ControlReply, error)
+	Ask(ctx context.Context, method monitor.Method, nodes []string) ([]monitor.ControlReply, error)
 	// Close is called once, after the last call of the others has returned.
 	Close() error
 }
@@ -142,7 +142,7 @@ func (l *loop) setDeaf(err error) {
 
 // heard takes in one event. Of those that cannot be understood the first is logged,
 // which the metrics go on to count.
-func (l *loop) heard(e celery.WorkerEvent, err error) {
+func (l *loop) heard(e monitor.WorkerEvent, err error) {
 	l.recorder.Heard(l.spec.Ref, err)
 	if err == nil {
 		l.store.edit(l.spec.Ref, func(b *shelf) { b.hear(e, time.Now()) })
@@ -173,7 +173,7 @@ func (l *loop) ask(ctx context.Context, source Source) {
 // askAll asks each question that is open. Queues come first: they tell whose the
 // tasks are.
 func (l *loop) askAll(ctx context.Context, source Source) error {
-	for _, m := range []celery.Method{celery.MethodActiveQueues, celery.MethodStats, celery.MethodActive} {
+	for _, m := range []monitor.Method{monitor.MethodActiveQueues, monitor.MethodStats, monitor.MethodActive} {
 		nodes := l.store.due(l.spec.Ref, m, time.Now())
 		if len(nodes) == 0 {
 			continue

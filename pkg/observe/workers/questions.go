@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 const (
@@ -25,27 +26,27 @@ const (
 
 // questions are what remote control should ask a worker, by when it may be asked.
 type questions struct {
-	from    map[celery.Method]time.Time
-	pending map[celery.Method]bool
+	from    map[monitor.Method]time.Time
+	pending map[monitor.Method]bool
 	misses  int
 }
 
 func newQuestions() questions {
-	q := questions{from: map[celery.Method]time.Time{}, pending: map[celery.Method]bool{}}
-	q.want(celery.MethodActiveQueues)
-	q.want(celery.MethodStats)
+	q := questions{from: map[monitor.Method]time.Time{}, pending: map[monitor.Method]bool{}}
+	q.want(monitor.MethodActiveQueues)
+	q.want(monitor.MethodStats)
 	return q
 }
 
 // want asks as soon as may be.
-func (q *questions) want(m celery.Method) { q.pending[m] = true }
+func (q *questions) want(m monitor.Method) { q.pending[m] = true }
 
 // drop asks no more.
-func (q *questions) drop(m celery.Method) { q.pending[m] = false }
+func (q *questions) drop(m monitor.Method) { q.pending[m] = false }
 
 // due returns the names of workers to ask a question, at most maxAsked, those that
 // have waited longest first.
-func (b *book) due(m celery.Method, now time.Time) []string {
+func (b *book) due(m monitor.Method, now time.Time) []string {
 	var found []*entry
 	for _, e := range b.workers {
 		if e.pending[m] && !now.Before(e.from[m]) && !e.Offline() && !e.Silent(now) && !b.isAmbiguous(e, now) {
@@ -70,8 +71,8 @@ func (b *book) isAmbiguous(e *entry, now time.Time) bool {
 
 // learn takes in the answers to a question, and that there was none from the other
 // workers that were asked.
-func (b *book) learn(m celery.Method, asked []string, replies []celery.ControlReply, now time.Time) {
-	answers := make(map[string]celery.ControlReply, len(replies))
+func (b *book) learn(m monitor.Method, asked []string, replies []monitor.ControlReply, now time.Time) {
+	answers := make(map[string]monitor.ControlReply, len(replies))
 	for _, r := range replies {
 		answers[r.Node] = r
 	}
@@ -92,21 +93,21 @@ func (b *book) learn(m celery.Method, asked []string, replies []celery.ControlRe
 }
 
 // apply takes in one answer. What cannot be understood is as no answer.
-func (e *entry) apply(m celery.Method, reply celery.ControlReply) error {
+func (e *entry) apply(m monitor.Method, reply monitor.ControlReply) error {
 	switch m {
-	case celery.MethodActive:
+	case monitor.MethodActive:
 		tasks, err := reply.Active()
 		if err != nil {
 			return err
 		}
 		e.Tasks = e.executing(tasks)
-	case celery.MethodActiveQueues:
+	case monitor.MethodActiveQueues:
 		queues, err := reply.Queues()
 		if err != nil {
 			return err
 		}
 		e.Queues = queues
-	case celery.MethodStats:
+	case monitor.MethodStats:
 		slots, err := reply.Slots()
 		if err != nil {
 			return err
@@ -116,9 +117,9 @@ func (e *entry) apply(m celery.Method, reply celery.ControlReply) error {
 	return nil
 }
 
-func (e *entry) answered(m celery.Method, now time.Time) {
+func (e *entry) answered(m monitor.Method, now time.Time) {
 	e.misses = 0
-	if m == celery.MethodActive {
+	if m == monitor.MethodActive {
 		e.drop(m)
 		e.from[m] = now
 		return
@@ -126,7 +127,7 @@ func (e *entry) answered(m celery.Method, now time.Time) {
 	e.from[m] = now.Add(refresh)
 }
 
-func (e *entry) missed(m celery.Method, now time.Time) {
+func (e *entry) missed(m monitor.Method, now time.Time) {
 	pause := firstRetry << min(e.misses, 5)
 	e.misses++
 	e.from[m] = now.Add(min(pause, lastRetry))
@@ -135,17 +136,17 @@ func (e *entry) missed(m celery.Method, now time.Time) {
 // executing says of which queue each task is. With an exchange other than the
 // anonymous one the worker's own queues tell, if they do; a task of no queue that
 // can be told is left out, and counts for the worker alone.
-func (e *entry) executing(tasks []celery.ActiveTask) []celery.ExecutingTask {
-	executing := make([]celery.ExecutingTask, 0, len(tasks))
+func (e *entry) executing(tasks []monitor.ActiveTask) []monitor.ExecutingTask {
+	executing := make([]monitor.ExecutingTask, 0, len(tasks))
 	for _, t := range tasks {
 		if name := e.queueOf(t); name != "" {
-			executing = append(executing, celery.ExecutingTask{ID: t.ID, Queue: name, Acknowledged: t.Acknowledged})
+			executing = append(executing, monitor.ExecutingTask{ID: t.ID, Queue: name, Acknowledged: t.Acknowledged})
 		}
 	}
 	return executing
 }
 
-func (e *entry) queueOf(t celery.ActiveTask) string {
+func (e *entry) queueOf(t monitor.ActiveTask) string {
 	if t.Exchange == "" {
 		return t.RoutingKey
 	}
@@ -163,13 +164,13 @@ func (e *entry) queueOf(t celery.ActiveTask) string {
 // untold makes up the tasks of a worker that was not asked, or does not answer, but
 // that is declared to serve one queue and to acknowledge early: those that execute
 // are all of that queue, and the broker has forgotten them.
-func (e *entry) untold() []celery.ExecutingTask {
+func (e *entry) untold() []monitor.ExecutingTask {
 	if e.Queues != nil || e.declared.AcksLate || len(e.declared.Queues) != 1 {
 		return nil
 	}
-	tasks := make([]celery.ExecutingTask, 0, min(e.Active.N, maxMadeUp))
+	tasks := make([]monitor.ExecutingTask, 0, min(e.Active.N, maxMadeUp))
 	for i := range min(e.Active.N, maxMadeUp) {
-		tasks = append(tasks, celery.ExecutingTask{
+		tasks = append(tasks, monitor.ExecutingTask{
 			ID: fmt.Sprintf("%s %d %d", e.Node, e.PID.N, i), Queue: e.declared.Queues[0], Acknowledged: true,
 		})
 	}

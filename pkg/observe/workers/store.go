@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -70,14 +70,14 @@ func (s *Store) Of(ref queue.BrokerRef) []Worker {
 // execute, those of workers that have gone silent or shut down included, for as
 // long as these are remembered. Of workers that were not asked there are those of
 // which the configuration says all that is needed, with ids made up.
-func (s *Store) Executing(ref queue.BrokerRef) []celery.ExecutingTask {
+func (s *Store) Executing(ref queue.BrokerRef) []monitor.ExecutingTask {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	b := s.books[ref]
 	if b == nil {
 		return nil
 	}
-	var tasks []celery.ExecutingTask
+	var tasks []monitor.ExecutingTask
 	for _, e := range b.workers {
 		tasks = append(tasks, e.Tasks...)
 		tasks = append(tasks, e.untold()...)
@@ -131,7 +131,7 @@ func (s *Store) edit(ref queue.BrokerRef, do func(*shelf)) {
 }
 
 // due returns the workers to ask a question.
-func (s *Store) due(ref queue.BrokerRef, m celery.Method, now time.Time) []string {
+func (s *Store) due(ref queue.BrokerRef, m monitor.Method, now time.Time) []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	b := s.books[ref]

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
@@ -147,7 +147,7 @@ func TestDeclaredFleetsNeedNoRemoteControl(t *testing.T) {
 		for host := range s.declared {
 			s.say(beat(host, 7, 2, 2))
 		}
-		want := []celery.ExecutingTask{{ID: "celery@early 7 0", Queue: "celery", Acknowledged: true}, {ID: "celery@early 7 1", Queue: "celery", Acknowledged: true}}
+		want := []monitor.ExecutingTask{{ID: "celery@early 7 0", Queue: "celery", Acknowledged: true}, {ID: "celery@early 7 1", Queue: "celery", Acknowledged: true}}
 		if diff := cmp.Diff(want, store.Executing(broker)); diff != "" {
 			t.Errorf("executing (-want +got):\n%s", diff)
 		}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -47,10 +48,10 @@ type Worker struct {
 	// has told.
 	Slots celery.Number
 	// Queues are those that it serves, nil until remote control has told.
-	Queues []celery.ServedQueue
+	Queues []monitor.ServedQueue
 	// Tasks are those that it executes, as remote control has told last. They may
 	// be fewer than Active for as long as it takes to ask.
-	Tasks []celery.ExecutingTask
+	Tasks []monitor.ExecutingTask
 }
 
 // Offline reports whether it shuts down.

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
@@ -27,7 +28,7 @@ var broker = queue.BrokerRef{Namespace: "airflow", Name: "redis"}
 
 // source stands in for a broker: with it time is the test's own.
 type source struct {
-	events chan celery.WorkerEvent
+	events chan monitor.WorkerEvent
 	broken chan error
 	// declared is what the configuration says, by host.
 	declared map[string]workers.Declaration
@@ -42,7 +43,7 @@ func newSource() *source {
 	return &source{answers: map[string]string{}}
 }
 
-func (s *source) Listen(ctx context.Context, listening func(), heard func(celery.WorkerEvent, error)) error {
+func (s *source) Listen(ctx context.Context, listening func(), heard func(monitor.WorkerEvent, error)) error {
 	listening()
 	for {
 		select {
@@ -56,7 +57,7 @@ func (s *source) Listen(ctx context.Context, listening func(), heard func(celery
 	}
 }
 
-func (s *source) Ask(_ context.Context, m celery.Method, nodes []string) ([]celery.ControlReply, error) {
+func (s *source) Ask(_ context.Context, m monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slices.Sort(nodes)
@@ -64,13 +65,13 @@ func (s *source) Ask(_ context.Context, m celery.Method, nodes []string) ([]cele
 	if s.refusal != nil {
 		return nil, s.refusal
 	}
-	var replies []celery.ControlReply
+	var replies []monitor.ControlReply
 	for _, node := range nodes {
 		content, ok := s.answers[string(m)+" "+node]
 		if !ok {
 			continue
 		}
-		reply, err := celery.DecodeControlReply("application/json", "utf-8", "", fmt.Appendf(nil, `{%q: %s}`, node, content))
+		reply, err := monitor.DecodeControlReply("application/json", "utf-8", "", fmt.Appendf(nil, `{%q: %s}`, node, content))
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +99,7 @@ func (silent) Deaf(queue.BrokerRef)         {}
 func run(t *testing.T, s *source, do func(*workers.Store)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s.events, s.broken = make(chan celery.WorkerEvent), make(chan error) // of the test's own clock
+		s.events, s.broken = make(chan monitor.WorkerEvent), make(chan error) // of the test's own clock
 		ctx, cancel := context.WithCancel(t.Context())
 		store := workers.NewStore()
 		group := workers.NewGroup(store, silent{}, func(_, host string) bool { return host == "kept" }, slog.New(slog.NewTextHandler(io.Discard, nil)))
@@ -112,15 +113,15 @@ func run(t *testing.T, s *source, do func(*workers.Store)) {
 
 func number(n int64) celery.Number { return celery.Number{N: n, Known: true} }
 
-func beat(host string, pid, active, processed int64) celery.WorkerEvent {
-	return celery.WorkerEvent{
-		State: celery.WorkerBeating, Node: "celery@" + host, PID: number(pid), Frequency: 2 * time.Second,
+func beat(host string, pid, active, processed int64) monitor.WorkerEvent {
+	return monitor.WorkerEvent{
+		State: monitor.WorkerBeating, Node: "celery@" + host, PID: number(pid), Frequency: 2 * time.Second,
 		Active: number(active), Processed: number(processed),
 	}
 }
 
 // say lets a worker speak, and waits until it was heard.
-func (s *source) say(e celery.WorkerEvent) {
+func (s *source) say(e monitor.WorkerEvent) {
 	s.events <- e
 	synctest.Wait()
 }
@@ -174,12 +175,12 @@ func TestWorkerWithRareHeartbeatsIsNotTrustedForLong(t *testing.T) {
 
 func TestShutdownIsRememberedUntilAnotherProcessSpeaks(t *testing.T) {
 	offline := beat("pod-1", 7, 1, 5)
-	offline.State = celery.WorkerOffline
+	offline.State = monitor.WorkerOffline
 	online := beat("pod-1", 7, 0, 0)
-	online.State = celery.WorkerOnline
+	online.State = monitor.WorkerOnline
 	tests := []struct {
 		rule string
-		next celery.WorkerEvent
+		next monitor.WorkerEvent
 		want bool
 	}{
 		{"a pool may send heartbeats while it shuts down", beat("pod-1", 7, 1, 5), true},
@@ -297,7 +298,7 @@ func TestWorkersAreAskedWhenSomethingHasChanged(t *testing.T) {
 		s.say(beat("a", 7, 2, 2))
 		expect("a new worker", "active_queues celery@a", "stats celery@a", "active celery@a")
 		w := store.OnHost("airflow", "a")[0]
-		want := []celery.ExecutingTask{{ID: "1", Queue: "celery", Acknowledged: true}, {ID: "2", Queue: "celery"}}
+		want := []monitor.ExecutingTask{{ID: "1", Queue: "celery", Acknowledged: true}, {ID: "2", Queue: "celery"}}
 		if diff := cmp.Diff(want, w.Tasks); diff != "" || w.Slots != number(4) || w.Queues[0].Name != "celery" {
 			t.Errorf("slots %v, queues %v, tasks (-want +got):\n%s", w.Slots, w.Queues, diff)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -54,7 +55,7 @@ func (a *Asker) Close() error {
 // Ask asks the workers of these names, and waits until each has answered, or ctx is
 // done, a minute at most. It returns the answers that came, one of a worker at most,
 // also with an error.
-func (a *Asker) Ask(ctx context.Context, method celery.Method, nodes []string) ([]celery.ControlReply, error) {
+func (a *Asker) Ask(ctx context.Context, method monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
 	if len(nodes) == 0 {
 		return nil, nil // for Celery, that would be all of them
 	}
@@ -100,9 +101,9 @@ func (a *Asker) hangUp() error {
 }
 
 // ask puts a question and waits for the answers.
-func (a *Asker) ask(ctx context.Context, method celery.Method, nodes []string) ([]celery.ControlReply, error) {
+func (a *Asker) ask(ctx context.Context, method monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
 	expires, _ := ctx.Deadline()
-	question := celery.ControlRequest{
+	question := monitor.ControlRequest{
 		Method: method, Nodes: nodes, Ticket: uuid.NewString(), ReplyTo: a.inbox.Queue(), Expires: expires,
 	}
 	err := a.inbox.Publish(ctx, celery.ControlExchange, server.Publication{
@@ -126,12 +127,12 @@ func untaken(err error) error {
 }
 
 // collect waits for the answers to a question.
-func collect(ctx context.Context, inbox *server.Inbox, question celery.ControlRequest) ([]celery.ControlReply, error) {
+func collect(ctx context.Context, inbox *server.Inbox, question monitor.ControlRequest) ([]monitor.ControlReply, error) {
 	awaited := make(map[string]bool, len(question.Nodes))
 	for _, node := range question.Nodes {
 		awaited[node] = true
 	}
-	var replies []celery.ControlReply
+	var replies []monitor.ControlReply
 	for range len(awaited) + maxStray {
 		m, err := inbox.Next(ctx)
 		if ctx.Err() != nil {
@@ -140,7 +141,7 @@ func collect(ctx context.Context, inbox *server.Inbox, question celery.ControlRe
 		if err != nil {
 			return replies, err
 		}
-		reply, err := celery.DecodeControlReply(m.ContentType, m.ContentEncoding, m.Ticket, m.Body)
+		reply, err := monitor.DecodeControlReply(m.ContentType, m.ContentEncoding, m.Ticket, m.Body)
 		if err != nil || reply.Ticket != question.Ticket || !awaited[reply.Node] {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -51,7 +52,7 @@ func NewListener(broker queue.BrokerRef, endpoints []server.Endpoint, timeout ti
 // Listen calls listening once from now on every event comes, then heard for each, one
 // after the other. It blocks until it cannot hear any more, or ctx is done, whose
 // error it then returns.
-func (l *Listener) Listen(ctx context.Context, listening func(), heard func(celery.WorkerEvent, error)) error {
+func (l *Listener) Listen(ctx context.Context, listening func(), heard func(monitor.WorkerEvent, error)) error {
 	inbox, err := l.open(ctx, func(e server.Endpoint) (*server.Inbox, error) {
 		bounded, cancel := context.WithTimeout(ctx, l.timeout)
 		defer cancel()
@@ -68,7 +69,7 @@ func (l *Listener) Listen(ctx context.Context, listening func(), heard func(cele
 }
 
 // hear hears until it cannot any more, and sees to it that events come.
-func hear(ctx context.Context, inbox *server.Inbox, listening func(), heard func(celery.WorkerEvent, error)) error {
+func hear(ctx context.Context, inbox *server.Inbox, listening func(), heard func(monitor.WorkerEvent, error)) error {
 	absent := bindPause
 	for {
 		pause := rebindPause
@@ -89,7 +90,7 @@ func hear(ctx context.Context, inbox *server.Inbox, listening func(), heard func
 }
 
 // hearFor hears for a while.
-func hearFor(ctx context.Context, while time.Duration, inbox *server.Inbox, heard func(celery.WorkerEvent, error)) error {
+func hearFor(ctx context.Context, while time.Duration, inbox *server.Inbox, heard func(monitor.WorkerEvent, error)) error {
 	bounded, cancel := context.WithTimeout(ctx, while)
 	defer cancel()
 	for {
@@ -100,6 +101,6 @@ func hearFor(ctx context.Context, while time.Duration, inbox *server.Inbox, hear
 		case err != nil:
 			return err
 		}
-		heard(celery.DecodeWorkerEvent(m.ContentType, m.ContentEncoding, m.Body))
+		heard(monitor.DecodeWorkerEvent(m.ContentType, m.ContentEncoding, m.Body))
 	}
 }

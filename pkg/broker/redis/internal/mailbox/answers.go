@@ -1,13 +1,13 @@
 package mailbox
 
-import "github.com/celery-hpa/celery-hpa/pkg/celery"
+import "github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 
 // answers is what has been answered to one question.
 type answers struct {
 	ticket string
 	// missing are the nodes that have not answered.
 	missing map[string]bool
-	replies []celery.ControlReply
+	replies []monitor.ControlReply
 	// budget is how many more elements are read, whatever they are.
 	budget int
 }
@@ -23,7 +23,7 @@ func newAnswers(ticket string, nodes []string) *answers {
 // add keeps a reply if it answers the question, and is the first of its node.
 func (a *answers) add(element []byte) {
 	a.budget--
-	reply, err := celery.DecodeListedReply(element)
+	reply, err := monitor.DecodeListedReply(element)
 	if err != nil || reply.Ticket != a.ticket || !a.missing[reply.Node] {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis/internal/server"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 const (
@@ -77,7 +78,7 @@ func (m *Mailbox) expire(ctx context.Context, after time.Duration) goredis.Cmder
 // Collect reads replies until all nodes have answered the question of this ticket,
 // the context is done, or so many replies have come that somebody else must be
 // writing. It drops what is no such reply, and tells whether all have answered.
-func (m *Mailbox) Collect(ctx context.Context, e server.Endpoint, ticket string, nodes []string) (replies []celery.ControlReply, complete bool, err error) {
+func (m *Mailbox) Collect(ctx context.Context, e server.Endpoint, ticket string, nodes []string) (replies []monitor.ControlReply, complete bool, err error) {
 	a := newAnswers(ticket, nodes)
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()

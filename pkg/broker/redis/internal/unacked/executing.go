@@ -3,7 +3,7 @@ package unacked
 import (
 	"errors"
 
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 // errNoQueue says that a task executes of which nobody knows the queue.
@@ -12,10 +12,10 @@ var errNoQueue = errors.New("a worker executes it and does not tell the queue th
 // executing is what workers were last heard to execute. With early acknowledgement
 // such a task is not in the unacked hash.
 type executing struct {
-	tasks []celery.ExecutingTask
+	tasks []monitor.ExecutingTask
 	// missing are those of which a listing has no message, by the task's id; nil
 	// while nobody executes anything.
-	missing map[uuidKey]celery.ExecutingTask
+	missing map[uuidKey]monitor.ExecutingTask
 }
 
 // begin starts a listing.
@@ -23,7 +23,7 @@ func (x *executing) begin() {
 	if len(x.tasks) == 0 {
 		return
 	}
-	x.missing = make(map[uuidKey]celery.ExecutingTask, len(x.tasks))
+	x.missing = make(map[uuidKey]monitor.ExecutingTask, len(x.tasks))
 	for _, task := range x.tasks {
 		x.missing[keyOf(task.ID)] = task
 	}
@@ -38,7 +38,7 @@ func (x *executing) note(task uuidKey) {
 
 // Execute says which tasks workers execute, as far as somebody knows, for the rest
 // of this sample.
-func (h *Holder) Execute(tasks []celery.ExecutingTask) { h.executing = executing{tasks: tasks} }
+func (h *Holder) Execute(tasks []monitor.ExecutingTask) { h.executing = executing{tasks: tasks} }
 
 // addExecuting counts the tasks that execute and are not in the hash. A listing that
 // is a random choice does not tell which these are, so that then those alone count

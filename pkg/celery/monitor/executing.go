@@ -1,4 +1,4 @@
-package celery
+package monitor
 
 // ExecutingTask is a task that a worker was last heard to execute, with the queue
 // that it came from.

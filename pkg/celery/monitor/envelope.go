@@ -1,4 +1,4 @@
-package celery
+package monitor
 
 import (
 	"encoding/base64"
@@ -35,7 +35,8 @@ func openEnvelope(message []byte) (delivered, error) {
 	if c := e.Headers.Compression; c != nil && string(c) != "null" {
 		return delivered{}, errors.New("it is compressed")
 	}
-	ticket, _ := stringOrNull(e.Headers.Ticket)
+	var ticket string
+	_ = json.Unmarshal(e.Headers.Ticket, &ticket) // none if it is no text
 	m := delivered{contentType: e.ContentType, contentEncoding: e.Encoding, ticket: ticket, body: []byte(e.Body)}
 	if e.Properties.BodyEncoding == "base64" {
 		var err error

@@ -1,4 +1,4 @@
-package celery
+package monitor
 
 import (
 	"encoding/base64"
@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
-)
 
-// ControlExchange is the fanout exchange of remote control (celery/app/control.py,
-// kombu/pidbox.py).
-const ControlExchange = "celery.pidbox"
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
+)
 
 const (
 	// maxReply bounds a reply to remote control, in bytes: a hundred tasks with
@@ -83,7 +81,7 @@ func (r ControlRequest) Published() []byte {
 		"headers": r.Headers(),
 		"properties": map[string]any{
 			"delivery_mode": 1, "priority": 0, "body_encoding": "base64", "delivery_tag": r.Ticket,
-			"delivery_info": map[string]string{"exchange": ControlExchange, "routing_key": ""},
+			"delivery_info": map[string]string{"exchange": celery.ControlExchange, "routing_key": ""},
 		},
 	})
 	return text
@@ -213,10 +211,10 @@ func (r ControlReply) Queues() ([]ServedQueue, error) {
 func (r ControlReply) Slots() (int64, error) {
 	var stats struct {
 		Pool struct {
-			MaxConcurrency Number `json:"max-concurrency"`
+			MaxConcurrency celery.Number `json:"max-concurrency"`
 		} `json:"pool"`
 		Autoscaler struct {
-			Max Number `json:"max"`
+			Max celery.Number `json:"max"`
 		} `json:"autoscaler"`
 	}
 	if json.Unmarshal(r.content, &stats) != nil {

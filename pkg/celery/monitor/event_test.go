@@ -1,4 +1,4 @@
-package celery_test
+package monitor_test
 
 import (
 	"encoding/base64"
@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
 
 func count(n int64) celery.Number { return celery.Number{N: n, Known: true} }
@@ -44,39 +45,48 @@ func published(body []byte) []byte {
 }
 
 func TestDecodeWorkerEvent(t *testing.T) {
-	usual := celery.WorkerEvent{
-		State: celery.WorkerBeating, Node: "celery@worker-7d4f", PID: count(4711), Frequency: 2 * time.Second, Active: count(1), Processed: count(2),
+	usual := monitor.WorkerEvent{
+		State: monitor.WorkerBeating, Node: "celery@worker-7d4f", PID: count(4711), Frequency: 2 * time.Second, Active: count(1), Processed: count(2),
 	}
-	with := func(change func(*celery.WorkerEvent)) celery.WorkerEvent {
+	with := func(change func(*monitor.WorkerEvent)) monitor.WorkerEvent {
 		e := usual
 		change(&e)
 		return e
 	}
 	for name, c := range map[string]struct {
 		fields map[string]any
-		want   celery.WorkerEvent
+		want   monitor.WorkerEvent
 	}{
 		"a heartbeat":           {nil, usual},
-		"the first event":       {map[string]any{"type": "worker-online"}, with(func(e *celery.WorkerEvent) { e.State = celery.WorkerOnline })},
-		"the last event":        {map[string]any{"type": "worker-offline"}, with(func(e *celery.WorkerEvent) { e.State = celery.WorkerOffline })},
-		"one without counts":    {map[string]any{"active": nil, "processed": nil}, with(func(e *celery.WorkerEvent) { e.Active, e.Processed = celery.Number{}, celery.Number{} })},
-		"a negative count":      {map[string]any{"active": -1}, with(func(e *celery.WorkerEvent) { e.Active = celery.Number{} })},
-		"a huge count":          {map[string]any{"active": 1e300}, with(func(e *celery.WorkerEvent) { e.Active = celery.Number{} })},
-		"a count that is text":  {map[string]any{"active": "1"}, with(func(e *celery.WorkerEvent) { e.Active = celery.Number{} })},
-		"a count that is a map": {map[string]any{"active": map[string]any{}}, with(func(e *celery.WorkerEvent) { e.Active = celery.Number{} })},
-		"a frequency of zero":   {map[string]any{"freq": 0}, with(func(e *celery.WorkerEvent) { e.Frequency = 0 })},
-		"a frequency of years":  {map[string]any{"freq": 1e12}, with(func(e *celery.WorkerEvent) { e.Frequency = 0 })},
-		"a frequency of text":   {map[string]any{"freq": "2"}, with(func(e *celery.WorkerEvent) { e.Frequency = 0 })},
-		"another host name":     {map[string]any{"hostname": "a b@hôst.example"}, with(func(e *celery.WorkerEvent) { e.Node = "a b@hôst.example" })},
+		"the first event":       {map[string]any{"type": "worker-online"}, with(func(e *monitor.WorkerEvent) { e.State = monitor.WorkerOnline })},
+		"the last event":        {map[string]any{"type": "worker-offline"}, with(func(e *monitor.WorkerEvent) { e.State = monitor.WorkerOffline })},
+		"one without counts":    {map[string]any{"active": nil, "processed": nil}, with(func(e *monitor.WorkerEvent) { e.Active, e.Processed = celery.Number{}, celery.Number{} })},
+		"the most tasks":        {map[string]any{"active": 1_000_000}, with(func(e *monitor.WorkerEvent) { e.Active = count(1_000_000) })},
+		"too many tasks":        {map[string]any{"active": 1_000_001}, with(func(e *monitor.WorkerEvent) { e.Active = celery.Number{} })},
+		"more than fit 64 bits": {map[string]any{"active": json.RawMessage("9223372036854775808")}, with(func(e *monitor.WorkerEvent) { e.Active = celery.Number{} })},
+		"no count of tasks taken": {map[string]any{"active": 0, "processed": nil}, with(func(e *monitor.WorkerEvent) {
+			e.Active, e.Processed = celery.Number{}, celery.Number{}
+		})},
+		"too many tasks taken": {map[string]any{"active": 0, "processed": 1_000_000_000_000}, with(func(e *monitor.WorkerEvent) {
+			e.Active, e.Processed = celery.Number{}, celery.Number{}
+		})},
+		"a negative count":      {map[string]any{"active": -1}, with(func(e *monitor.WorkerEvent) { e.Active = celery.Number{} })},
+		"a huge count":          {map[string]any{"active": 1e300}, with(func(e *monitor.WorkerEvent) { e.Active = celery.Number{} })},
+		"a count that is text":  {map[string]any{"active": "1"}, with(func(e *monitor.WorkerEvent) { e.Active = celery.Number{} })},
+		"a count that is a map": {map[string]any{"active": map[string]any{}}, with(func(e *monitor.WorkerEvent) { e.Active = celery.Number{} })},
+		"a frequency of zero":   {map[string]any{"freq": 0}, with(func(e *monitor.WorkerEvent) { e.Frequency = 0 })},
+		"a frequency of years":  {map[string]any{"freq": 1e12}, with(func(e *monitor.WorkerEvent) { e.Frequency = 0 })},
+		"a frequency of text":   {map[string]any{"freq": "2"}, with(func(e *monitor.WorkerEvent) { e.Frequency = 0 })},
+		"another host name":     {map[string]any{"hostname": "a b@hôst.example"}, with(func(e *monitor.WorkerEvent) { e.Node = "a b@hôst.example" })},
 		"another version":       {map[string]any{"sw_ver": 9, "more": []int{1}}, usual},
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := heartbeat(t, c.fields)
-			got, err := celery.DecodeWorkerEvent("application/json", "utf-8", body)
+			got, err := monitor.DecodeWorkerEvent("application/json", "utf-8", body)
 			if diff := cmp.Diff(c.want, got); diff != "" || err != nil {
 				t.Errorf("%v; (-want +got):\n%s", err, diff)
 			}
-			if again, err := celery.DecodePublishedEvent(published(body)); err != nil || again != got {
+			if again, err := monitor.DecodePublishedEvent(published(body)); err != nil || again != got {
 				t.Errorf("in an envelope it is %+v, %v", again, err)
 			}
 		})
@@ -102,8 +112,8 @@ func TestDecodeWorkerEventRefuses(t *testing.T) {
 		"a very long body": {"application/json", "utf-8", `{"type":"worker-heartbeat","hostname":"a@b","x":"` + strings.Repeat(secret, 3000) + `"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, err := celery.DecodeWorkerEvent(c.kind, c.encoding, []byte(c.body))
-			if !errors.Is(err, celery.ErrEvent) || strings.Contains(err.Error(), secret) {
+			e, err := monitor.DecodeWorkerEvent(c.kind, c.encoding, []byte(c.body))
+			if !errors.Is(err, monitor.ErrEvent) || strings.Contains(err.Error(), secret) {
 				t.Errorf("%+v, %v; want ErrEvent that quotes nothing", e, err)
 			}
 		})
@@ -121,7 +131,7 @@ func TestDecodePublishedEventRefuses(t *testing.T) {
 		"1 MB":       strings.Replace(good, `"hostname"`, `"x":"`+strings.Repeat("x", 1<<20)+`","hostname"`, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if e, err := celery.DecodePublishedEvent([]byte(message)); !errors.Is(err, celery.ErrEvent) {
+			if e, err := monitor.DecodePublishedEvent([]byte(message)); !errors.Is(err, monitor.ErrEvent) {
 				t.Errorf("%+v, %v; want ErrEvent", e, err)
 			}
 		})
@@ -132,7 +142,7 @@ func TestHostOfAWorker(t *testing.T) {
 	for node, want := range map[string]string{
 		"celery@worker-0": "worker-0", "celery@worker-0.workers.ns.svc": "worker-0", "a@b@c": "b@c", "celery@": "",
 	} {
-		if got := (celery.WorkerEvent{Node: node}).Host(); got != want {
+		if got := (monitor.WorkerEvent{Node: node}).Host(); got != want {
 			t.Errorf("the host of %q is %q, want %q", node, got, want)
 		}
 	}
@@ -142,14 +152,14 @@ func FuzzDecodePublishedEvent(f *testing.F) {
 	f.Add(published(heartbeat(f, nil)))
 	f.Add(heartbeat(f, nil))
 	f.Fuzz(func(t *testing.T, message []byte) {
-		for _, decode := range []func([]byte) (celery.WorkerEvent, error){
-			celery.DecodePublishedEvent,
-			func(body []byte) (celery.WorkerEvent, error) {
-				return celery.DecodeWorkerEvent("application/json", "", body)
+		for _, decode := range []func([]byte) (monitor.WorkerEvent, error){
+			monitor.DecodePublishedEvent,
+			func(body []byte) (monitor.WorkerEvent, error) {
+				return monitor.DecodeWorkerEvent("application/json", "", body)
 			},
 		} {
 			e, err := decode(message)
-			if err == nil && (e.State == 0 || !strings.Contains(e.Node, "@") || e.Frequency < 0 || e.Active.N < 0) {
+			if err == nil && (e.State == 0 || !strings.Contains(e.Node, "@") || e.Frequency < 0 || e.Active.N < 0 || e.Active.N > 1_000_000 || e.Active.Known && !e.Processed.Known) {
 				t.Errorf("%q is %+v", message, e)
 			}
 		}

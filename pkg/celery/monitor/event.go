@@ -1,4 +1,4 @@
-package celery
+package monitor
 
 import (
 	"encoding/json"
@@ -8,11 +8,9 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-)
 
-// EventExchange is the topic exchange of events (celery/events/event.py). A worker
-// speaks of itself with routing keys that begin with "worker.".
-const EventExchange = "celeryev"
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
+)
 
 const (
 	// maxEvent bounds an event, in bytes. A heartbeat has about 400.
@@ -53,14 +51,14 @@ type WorkerEvent struct {
 	// Node is the worker's name, "celery@host".
 	Node string
 	// PID tells apart workers of one name.
-	PID Number
+	PID celery.Number
 	// Frequency is the time from one heartbeat to the next, zero if it is not told
 	// or makes no sense.
 	Frequency time.Duration
 	// Active is how many tasks execute, Processed how many the worker has taken
 	// since its start. A heartbeat that was asked for by remote control has
 	// neither. Active is not known without Processed: Celery writes both.
-	Active, Processed Number
+	Active, Processed celery.Number
 }
 
 // Host is the part of the node name behind the "@", as HostName writes it: of a worker
@@ -116,10 +114,10 @@ func decodeEvent(body []byte) (WorkerEvent, error) {
 	var event struct {
 		Type      string          `json:"type"`
 		Hostname  string          `json:"hostname"`
-		PID       Number          `json:"pid"`
+		PID       celery.Number   `json:"pid"`
 		Freq      json.RawMessage `json:"freq"`
-		Active    Number          `json:"active"`
-		Processed Number          `json:"processed"`
+		Active    celery.Number   `json:"active"`
+		Processed celery.Number   `json:"processed"`
 	}
 	if json.Unmarshal(body, &event) != nil {
 		return WorkerEvent{}, fmt.Errorf("%w: its body is not the object that Celery writes", ErrEvent)
@@ -127,10 +125,10 @@ func decodeEvent(body []byte) (WorkerEvent, error) {
 	states := map[string]WorkerState{"worker-online": WorkerOnline, "worker-heartbeat": WorkerBeating, "worker-offline": WorkerOffline}
 	e := WorkerEvent{
 		State: states[event.Type], Node: event.Hostname, PID: event.PID,
-		Frequency: frequency(event.Freq), Active: event.Active.upTo(maxSlots), Processed: event.Processed.upTo(maxTaken),
+		Frequency: frequency(event.Freq), Active: event.Active.UpTo(maxSlots), Processed: event.Processed.UpTo(maxTaken),
 	}
 	if !e.Processed.Known {
-		e.Active = Number{}
+		e.Active = celery.Number{}
 	}
 	if e.State == 0 {
 		return WorkerEvent{}, fmt.Errorf("%w: its type is another", ErrEvent)
