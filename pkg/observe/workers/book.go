@@ -14,8 +14,8 @@ const (
 	// maxWorkers bounds the workers that are known of one broker. Others are as if
 	// they were never heard, which is unknown.
 	maxWorkers = 20_000
-	// forgetAfter is how long a worker that has gone silent is remembered where no
-	// pod is known to hold it.
+	// forgetAfter is how long a worker that has gone silent is remembered where it was
+	// never known to be in a pod.
 	forgetAfter = 10 * time.Minute
 	// maxRecent bounds the heartbeats that are remembered of one worker.
 	maxRecent = 64
@@ -42,6 +42,8 @@ type book struct {
 type entry struct {
 	Worker
 	processed celery.Number
+	hadPod    bool // whether it was ever in a pod
+	succeeded bool // whether another process has begun under its name since it was heard
 	recent    []beat
 	declared  Declaration
 	share     share
@@ -73,13 +75,23 @@ func (b *book) hear(e monitor.WorkerEvent, now time.Time) {
 	case e.State == monitor.WorkerOnline, entry.isSucceededBy(e):
 		b.leave(entry)
 		entry.restart()
+		b.succeed(entry)
 	}
+	entry.succeeded = false
 	if entry.Queues == nil {
 		entry.declared = b.declared(entry.Host)
 	}
 	before, processed := beat{entry.HeardAt, entry.Active}, entry.processed.N
 	entry.count(e, now)
 	b.account(entry, before, processed, now)
+}
+
+// succeed notes that a process has begun. Others of its name, most likely that of the
+// same container before, are forgotten if they stay silent.
+func (b *book) succeed(by *entry) {
+	for _, other := range b.hosts[by.Host] {
+		other.succeeded = other.succeeded || other != by && other.Node == by.Node
+	}
 }
 
 // find returns the worker of an event, a new one if it was not known, and nil if
@@ -162,11 +174,14 @@ func (b *book) resume() {
 	}
 }
 
-// sweep forgets workers that have long been silent, unless keep is true for their
-// host.
-func (b *book) sweep(now time.Time, keep func(host string) bool) {
+// sweep forgets workers that are silent because they are gone: whose pod was there and
+// is no more, or in which another has begun; and those that have long been silent where
+// there never was a pod. HasPod tells of a host.
+func (b *book) sweep(now time.Time, hasPod func(host string) bool) {
 	for id, e := range b.workers {
-		if now.Sub(e.HeardAt) <= forgetAfter || keep(e.Host) {
+		has := hasPod(e.Host)
+		e.hadPod = e.hadPod || has
+		if !e.isGone(has, now) {
 			continue
 		}
 		b.leave(e)
@@ -176,4 +191,15 @@ func (b *book) sweep(now time.Time, keep func(host string) bool) {
 			delete(b.hosts, e.Host)
 		}
 	}
+}
+
+// isGone reports whether a worker is to be forgotten, given whether its host has a pod.
+func (e *entry) isGone(hasPod bool, now time.Time) bool {
+	switch {
+	case !e.Silent(now):
+		return false
+	case hasPod:
+		return e.succeeded
+	}
+	return e.hadPod || now.Sub(e.HeardAt) > forgetAfter
 }

@@ -23,8 +23,8 @@ const (
 	answerTime = time.Second
 	// refusedPause is the pause after remote control could not be used.
 	refusedPause = 30 * time.Second
-	// sweepInterval is how often workers are forgotten that are long gone.
-	sweepInterval = 10 * time.Second
+	// sweepInterval is how often workers are forgotten that are gone.
+	sweepInterval = 2 * time.Second
 )
 
 // Source hears and asks the workers of one broker. Listen and Ask may be called at

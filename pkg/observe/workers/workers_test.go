@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,8 @@ type source struct {
 	broken chan error
 	// declared is what the configuration says, by host.
 	declared map[string]workers.Declaration
+	// pods tells whether the host "moved" has one.
+	pods atomic.Bool
 
 	mu      sync.Mutex
 	asked   []string
@@ -102,7 +105,7 @@ func run(t *testing.T, s *source, do func(*workers.Store)) {
 		s.events, s.broken = make(chan monitor.WorkerEvent), make(chan error) // of the test's own clock
 		ctx, cancel := context.WithCancel(t.Context())
 		store := workers.NewStore()
-		group := workers.NewGroup(store, silent{}, func(_, host string) bool { return host == "kept" }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		group := workers.NewGroup(store, silent{}, func(_, host string) bool { return host == "kept" || host == "moved" && s.pods.Load() }, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		group.Apply(ctx, []workers.Spec{{Ref: broker, Control: true, Fingerprint: "1", Declared: func(host string) workers.Declaration { return s.declared[host] }, Open: func() (workers.Source, error) { return s, nil }}})
 		synctest.Wait()
 		do(store)
@@ -271,6 +274,49 @@ func TestWorkersAreForgottenUnlessAPodIsThere(t *testing.T) {
 		synctest.Wait()
 		if len(store.OnHost("airflow", "gone")) != 0 || len(store.OnHost("airflow", "kept")) != 1 {
 			t.Errorf("after 11 minutes: %v", store.Of(broker))
+		}
+	})
+}
+
+func TestWorkerIsForgottenWithItsPod(t *testing.T) {
+	s := newSource()
+	s.serves("celery@moved", "celery")
+	s.answers["active celery@moved"] = `[{"id": "1", "acknowledged": true, "delivery_info": {"routing_key": "celery"}}]`
+	run(t, s, func(store *workers.Store) {
+		s.pods.Store(true)
+		s.say(beat("moved", 7, 1, 1))
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		offline := beat("moved", 7, 1, 1)
+		offline.State = monitor.WorkerOffline
+		s.say(offline)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if tasks := store.Executing(broker); len(tasks) != 1 {
+			t.Errorf("while its pod is there, a worker that shuts down executes %v, want its task", tasks)
+		}
+		s.pods.Store(false)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if tasks := store.Executing(broker); len(tasks) != 0 {
+			t.Errorf("a worker whose pod is gone executes %v", tasks)
+		}
+	})
+}
+
+func TestProcessThatAnotherFollowedIsForgotten(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("kept", 7, 1, 1))
+		online := beat("kept", 8, 0, 0)
+		online.State = monitor.WorkerOnline
+		s.say(online)
+		for range 5 {
+			time.Sleep(2 * time.Second)
+			s.say(beat("kept", 8, 0, 0))
+		}
+		if got := store.OnHost("airflow", "kept"); len(got) != 1 || got[0].PID != number(8) {
+			t.Errorf("workers %+v, want that of process 8 alone", got)
 		}
 	})
 }
