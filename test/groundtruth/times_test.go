@@ -17,8 +17,8 @@ func TestTimesAreTheTruth(t *testing.T) {
 // runtime is known well.
 func timesAreTheTruth(t *testing.T, s setup) {
 	const (
-		slots, sent, enough = 4, 120, 52
-		length              = 1500 * time.Millisecond
+		slots, sent, enough = 2, 100, 60
+		length              = 1200 * time.Millisecond
 	)
 	i := install(t, s)
 	kind := "redis: {}"
