@@ -56,6 +56,11 @@ test-unit: ## Run the tests of the daily loop, without a control plane
 test-race: ## Run the tests of what runs concurrently under the race detector (needs a C compiler)
 	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/broker/... ./pkg/decide/... ./pkg/act/... ./test/fleets ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
 
+.PHONY: soak
+soak: setup control-plane ## Scale every kind of workers down again and again, for an hour
+	go test -v -count=1 -timeout 150m ./test/e2e -run 'ScaleDownTakes|EveryTask|HPAKeeps' \
+		-every -rounds 20 -random-tasks 200 -random-time 10m
+
 .PHONY: bench
 bench: setup control-plane ## Run the benchmarks
 	go test -run '^$$' -bench . -benchmem -timeout 60m ./...

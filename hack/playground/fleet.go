@@ -9,8 +9,11 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 )
 
 // Fleet says how the workers are run. The zero value is that of the demo.
@@ -86,13 +89,24 @@ func (p *Playground) SetMinReplicas(ctx context.Context, n int) error {
 
 // WorkerPods returns the names of the workers' pods that are not being deleted.
 func (p *Playground) WorkerPods(ctx context.Context) ([]string, error) {
+	return p.workerPods(ctx, func(corev1.Pod) bool { return true })
+}
+
+// HeldPods returns those of them that hold their node against node autoscalers.
+func (p *Playground) HeldPods(ctx context.Context) ([]string, error) {
+	return p.workerPods(ctx, func(pod corev1.Pod) bool {
+		return pod.Annotations[v1alpha1.AnnotationSafeToEvict] == "false" && pod.Annotations[v1alpha1.AnnotationDoNotDisrupt] == "true"
+	})
+}
+
+func (p *Playground) workerPods(ctx context.Context, which func(corev1.Pod) bool) ([]string, error) {
 	pods, err := p.clients.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=worker"})
 	if err != nil {
 		return nil, fmt.Errorf("list the workers' pods: %w", err)
 	}
 	var names []string
 	for _, pod := range pods.Items {
-		if pod.DeletionTimestamp == nil {
+		if pod.DeletionTimestamp == nil && which(pod) {
 			names = append(names, pod.Name)
 		}
 	}

@@ -105,6 +105,35 @@ func TestScaleDownHoldsAtBusyWorkersWithoutWebhook(t *testing.T) {
 	release(t, p)
 }
 
+// TestBusyWorkersHoldTheirNodes has one of two workers execute a task, and then none.
+func TestBusyWorkersHoldTheirNodes(t *testing.T) {
+	p := startFleet(t, playground.Redis, playground.Fleet{MinReplicas: 2})
+	awaitMetric(t, p, "celery_busy_workers", 0)
+	if err := p.Publish(t.Context(), 1, longTask); err != nil {
+		t.Fatal(err)
+	}
+	await(t, p, "the task to start", func(s playground.Status) bool { return s.Started == 1 })
+	executions, err := p.Executions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitHeld(t, p, executions[0].Pod)
+	release(t, p)
+	awaitHeld(t, p)
+}
+
+// awaitHeld blocks until exactly these pods hold their nodes.
+func awaitHeld(t *testing.T, p *playground.Playground, want ...string) {
+	t.Helper()
+	await(t, p, fmt.Sprintf("%v to hold their nodes", want), func(playground.Status) bool {
+		held, err := p.HeldPods(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Equal(held, want)
+	})
+}
+
 func TestStatefulSetHoldsItsHighestBusyOrdinal(t *testing.T) {
 	p := startFleet(t, playground.Redis, playground.Fleet{StatefulSet: true})
 	raise(t, p)
