@@ -20,6 +20,7 @@ type Driver struct {
 	current    int
 	connection *server.Connection // nil while there is none
 	known      *known
+	untaken    untaken
 }
 
 // New checks the configuration and makes a driver. It reads the TLS files and
@@ -30,7 +31,7 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", cfg.Ref, err)
 	}
-	d := &Driver{cfg: cfg, endpoints: endpoints, known: newKnown(cfg.Queues)}
+	d := &Driver{cfg: cfg, endpoints: endpoints, known: newKnown(cfg.Queues), untaken: untaken{}}
 	for _, e := range endpoints {
 		settings, err := cfg.management(e)
 		if err != nil {
@@ -119,6 +120,7 @@ func (d *Driver) sample(ctx context.Context) (*queue.Sample, error) {
 	r := reading{
 		at: time.Now(), virtualHost: d.endpoints[d.current].VirtualHost, quorumLag: d.cfg.QuorumTick,
 		list: list, unlisted: unlisted, seen: d.known.seen, acknowledged: d.acknowledged(),
+		untaken: d.untaken,
 	}
 	if err := d.ask(ctx, &r, d.known.toAsk(list, begun)); err != nil {
 		return nil, err
@@ -156,6 +158,7 @@ func (d *Driver) ask(ctx context.Context, r *reading, names []string) error {
 		r.answers[name] = answers[i]
 	}
 	d.known.note(r.answers, r.at)
+	d.untaken.note(r.answers, r.at)
 	return nil
 }
 

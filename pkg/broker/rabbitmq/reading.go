@@ -38,6 +38,8 @@ type reading struct {
 	// acknowledged is how many tasks of each queue execute that the broker has
 	// forgotten already, as of after the list.
 	acknowledged map[string]int64
+	// untaken holds the queues that nobody takes from.
+	untaken untaken
 }
 
 func (r reading) depths(names []string) map[string]queue.Depth {
@@ -64,18 +66,7 @@ func (r reading) depth(name string) queue.Depth {
 		return unknown(err)
 	}
 	held := r.held(name, answer)
-	return queue.Depth{Backlog: backlog, InFlight: r.withAcknowledged(name, held), Scheduled: scheduled(held), Oldest: oldest(backlog)}
-}
-
-// errNoAge says why the age of a message is unknown.
-var errNoAge = errors.New("RabbitMQ does not tell for how long a message has waited")
-
-// oldest is for how long a message has waited: known only where none waits.
-func oldest(backlog queue.Count) queue.Count {
-	if backlog.Err == nil && backlog.N > 0 {
-		return queue.Unknown(errNoAge)
-	}
-	return backlog
+	return queue.Depth{Backlog: backlog, InFlight: r.withAcknowledged(name, held), Scheduled: scheduled(held), Oldest: r.oldest(name, answer, backlog)}
 }
 
 // withAcknowledged adds to what the broker says that workers hold of a queue the

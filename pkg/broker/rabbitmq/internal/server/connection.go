@@ -34,8 +34,9 @@ type Connection struct {
 
 // Answer is what the server says of one queue.
 type Answer struct {
-	// Ready is how many messages wait. Meaningless if Err is set.
-	Ready int64
+	// Ready is how many messages wait, Consumers how many may take them. Meaningless
+	// if Err is set.
+	Ready, Consumers int64
 	// Err is ErrMissing, or why this queue cannot be asked about.
 	Err error
 }
@@ -89,7 +90,7 @@ func (c *Connection) ask(i int, name string) (Answer, error) {
 	}
 	queue, err := c.channels[i].QueueDeclarePassive(name, false, false, false, false, nil)
 	if err == nil {
-		return Answer{Ready: int64(queue.Messages)}, nil
+		return Answer{Ready: int64(queue.Messages), Consumers: int64(queue.Consumers)}, nil
 	}
 	c.channels[i] = nil
 	var refusal *amqp.Error
