@@ -1,104 +1,133 @@
 package bench_test
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
 	"testing"
 	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
-	goredis "github.com/redis/go-redis/v9"
-
-	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
-const (
-	// fleetSize workers send a heartbeat each in beatPeriod, Celery's default.
-	fleetSize  = 1000
-	beatPeriod = 2 * time.Second
-	// listenFor is how long the program is watched, with heartbeats and before
-	// without.
-	listenFor = 20 * time.Second
-)
-
-// BenchmarkHeartbeats is what hearing a thousand workers costs the program beyond
-// being there: percent of a core, and memory.
+// BenchmarkHeartbeats measures what it takes to hear 1,000 workers whose counts change
+// with every heartbeat, and to ask them by remote control which tasks they execute: the
+// program as it is shipped, beside one on the same broker that hears nobody.
+//
+//	more-core-%, more-RSS-MiB  beyond the program that hears nobody
+//	core-%, RSS-MiB            all of the program
+//	heard/s                    heartbeats, of 500 a second
+//	executing                  tasks that it knows by remote control, of about 2,000
 func BenchmarkHeartbeats(b *testing.B) {
-	b.Run("Redis", func(b *testing.B) {
-		server := servers.StartRedis(b, servers.RedisOptions{})
-		client := goredis.NewClient(&goredis.Options{Addr: server.Address()})
-		b.Cleanup(func() { _ = client.Close() })
-		compareHeartbeats(b, "url: {value: 'redis://"+server.Address()+"/0'}", func(event []byte) error {
-			envelope, err := json.Marshal(map[string]any{
-				"body": base64.StdEncoding.EncodeToString(event), "content-encoding": "utf-8", "content-type": "application/json",
-				"headers": map[string]any{"hostname": "celery@worker"}, "properties": map[string]any{
-					"delivery_mode": 1, "delivery_info": map[string]any{"exchange": "celeryev", "routing_key": "worker.heartbeat"},
-					"priority": 0, "body_encoding": "base64", "delivery_tag": "4c1dfd2d-3ee1-4de6-9b53-2f3fdd2ae0c0",
-				},
+	for _, kind := range []struct {
+		name string
+		join func(*testing.B) (string, medium)
+	}{{"Redis", joinRedis}, {"RabbitMQ", joinRabbitMQ}} {
+		for name, workers := range map[string]string{"heard": "{remoteControl: false}", "heard and asked": "{}"} {
+			b.Run(kind.name+", "+name, func(b *testing.B) {
+				spec, m := kind.join(b)
+				c := newCrowd(m)
+				c.begin(b)
+				measureHearing(b, spec, workers)
 			})
-			if err != nil {
-				return err
-			}
-			return client.Publish(b.Context(), "/0.celeryev/worker.heartbeat", envelope).Err()
-		})
-	})
-	b.Run("RabbitMQ", func(b *testing.B) {
-		r := startRabbit(b, servers.RabbitMQOptions{})
-		if err := r.channel.ExchangeDeclare("celeryev", amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
-			b.Fatal(err)
-		}
-		compareHeartbeats(b, r.spec(), func(event []byte) error {
-			return r.channel.PublishWithContext(b.Context(), "celeryev", "worker.heartbeat", false, false, amqp.Publishing{
-				ContentType: "application/json", ContentEncoding: "utf-8", DeliveryMode: amqp.Transient, Body: event,
-			})
-		})
-	})
-}
-
-// compareHeartbeats runs the program without heartbeats, and then with them.
-func compareHeartbeats(b *testing.B, spec string, publish func(event []byte) error) {
-	b.Helper()
-	pid, _ := serve(b, spec)
-	time.Sleep(settle)
-	idle := processorTime(b, pid)
-	time.Sleep(listenFor)
-	idle = processorTime(b, pid) - idle
-	memory := resident(b, pid)
-
-	beat(b, 2*beatPeriod, publish) // by which every worker is known
-	hearing := processorTime(b, pid)
-	beat(b, listenFor, publish)
-	hearing = processorTime(b, pid) - hearing
-	b.ReportMetric(100*(hearing-idle).Seconds()/listenFor.Seconds(), "core-%")
-	b.ReportMetric(resident(b, pid)-memory, "MiB")
-	b.ReportMetric(0, "ns/op")
-}
-
-// beat sends heartbeats evenly, whose counts change with each.
-func beat(b *testing.B, length time.Duration, publish func(event []byte) error) {
-	b.Helper()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	began, sent := time.Now(), 0
-	for now := began; now.Sub(began) < length; now = <-ticker.C {
-		for due := int(float64(now.Sub(began)) / float64(beatPeriod) * fleetSize); sent < due; sent++ {
-			event := fmt.Sprintf(`{"hostname": "celery@worker-%d", "utcoffset": 0, "pid": 7, "clock": %d, "freq": 2.0, "active": %d, "processed": %d, "loadavg": [0.1, 0.2, 0.3], "sw_ident": "py-celery", "sw_ver": "5.6.3", "sw_sys": "Linux", "timestamp": %d.5, "type": "worker-heartbeat"}`,
-				sent%fleetSize, sent, sent/fleetSize%3, sent/fleetSize, now.Unix())
-			if err := publish([]byte(event)); err != nil {
-				b.Fatal(err)
-			}
 		}
 	}
 }
 
-// resident is the memory of a process, in MiB.
-func resident(b *testing.B, pid int) float64 {
+// measureHearing compares two programs after both have run for a while.
+func measureHearing(b *testing.B, spec, workers string) {
+	binary := filepath.Join(b.TempDir(), "celery-hpa")
+	build(b, binary)
+	deaf := launch(b, binary, spec+", workers: {heartbeats: false}")
+	hearing := launch(b, binary, spec+", workers: "+workers)
+	time.Sleep(settle)
+	deafBefore, hearingBefore, heardBefore := processorTime(b, deaf.pid), processorTime(b, hearing.pid), hearing.heard(b)
+	time.Sleep(settle)
+	without := 100 * (processorTime(b, deaf.pid) - deafBefore).Seconds() / settle.Seconds()
+	with := 100 * (processorTime(b, hearing.pid) - hearingBefore).Seconds() / settle.Seconds()
+	b.ReportMetric(with, "core-%")
+	b.ReportMetric(with-without, "more-core-%")
+	b.ReportMetric(hearing.memory(b), "RSS-MiB")
+	b.ReportMetric(hearing.memory(b)-deaf.memory(b), "more-RSS-MiB")
+	b.ReportMetric((hearing.heard(b)-heardBefore)/settle.Seconds(), "heard/s")
+	b.ReportMetric(hearing.metric(b, `celery_queue_in_flight\{.*queue="celery"\}`), "executing")
+	b.ReportMetric(0, "ns/op")
+}
+
+// process is a running celery-hpa.
+type process struct {
+	pid     int
+	address string
+}
+
+// launch starts the program with one broker, on a port that is known.
+func launch(b *testing.B, binary, spec string) process {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	brokers := filepath.Join(b.TempDir(), "brokers.yaml")
+	document := "apiVersion: celery-hpa.io/v1alpha1\nkind: CeleryBroker\nmetadata: {name: bench}\nspec: {" + spec + "}\n"
+	if err := os.WriteFile(brokers, []byte(document), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	if err != nil {
+		b.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	cmd := exec.Command(binary, "serve", "--local", "--listen", address, "--brokers-file", brokers)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	return process{cmd.Process.Pid, address}
+}
+
+// memory is its resident memory, in MiB.
+func (p process) memory(b *testing.B) float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	if err != nil {
 		b.Fatal(err)
 	}
 	return kilobytes(b, string(status), "VmRSS:") / 1024
+}
+
+// heard is how many events it has heard.
+func (p process) heard(b *testing.B) float64 {
+	b.Helper()
+	return p.metric(b, `celery_hpa_worker_events_total\{.*result="heard"\}`)
+}
+
+// metric reads a series of /metrics, 0 if there is none.
+func (p process) metric(b *testing.B, series string) (n float64) {
+	b.Helper()
+	request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+p.address+"/metrics", http.NoBody)
+	if err != nil {
+		b.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^` + series + ` (\S+)$`).FindSubmatch(text)
+	if found == nil {
+		return 0
+	}
+	if _, err := fmt.Sscan(string(found[1]), &n); err != nil {
+		b.Fatal(err)
+	}
+	return n
 }

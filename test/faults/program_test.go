@@ -35,6 +35,9 @@ const shortly = "sampling: {interval: 100ms, timeout: 1s, maxAge: 2s}"
 func TestMain(m *testing.M) {
 	redis.DiscardClientLog()
 	goleak.VerifyTestMain(m,
+		// The Redis client probes a server that is gone once a second, and notices
+		// that it was closed at the next time.
+		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"),
 		// The API server library's check of klog's health, begun with the first
 		// question for /readyz, asks klog every minute as long as the process lives.
 		goleak.IgnoreAnyFunction("k8s.io/apimachinery/pkg/util/wait.Forever"),
