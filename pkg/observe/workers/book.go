@@ -191,6 +191,7 @@ func (b *book) sweep(now time.Time, hasPod func(host string) bool) {
 			delete(b.hosts, e.Host)
 		}
 	}
+	b.forgetServices(now)
 }
 
 // isGone reports whether a worker is to be forgotten, given whether its host has a pod.

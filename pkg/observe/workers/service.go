@@ -1,15 +1,23 @@
 package workers
 
 import (
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/flow"
 )
 
-// maxTimed bounds the queues of a worker whose times are followed: the cost grows with
-// the square of them.
-const maxTimed = 100
+const (
+	// maxTimed bounds the queues of a worker whose times are followed: the cost grows
+	// with the square of them.
+	maxTimed = 100
+	// forgetService is how long it is remembered what the workers of a queue have done
+	// that nobody serves any more: a queue whose workers come once a day is not begun
+	// with anew.
+	forgetService = 48 * time.Hour
+)
 
 // service is what the workers that serve a queue have done, of whatever queue the
 // tasks were.
@@ -76,8 +84,16 @@ func (b *book) leave(e *entry) {
 	e.share = share{}
 }
 
+// forgetServices drops what is known of queues that nobody has served for long.
+func (b *book) forgetServices(now time.Time) {
+	maps.DeleteFunc(b.services, func(_ string, s *service) bool {
+		return len(s.with) == 0 && s.Idle(now) > forgetService
+	})
+}
+
 // queueNames are the queues that a worker serves, sorted: by what it says itself, or
-// by what is declared of it. Of too many there are none.
+// by what is declared of it. Those that are of Celery's own making, one of each worker
+// with worker_direct for example, are left out. Of too many there are none.
 func (e *entry) queueNames() []string {
 	names := make([]string, 0, len(e.Queues))
 	for _, q := range e.Queues {
@@ -86,6 +102,7 @@ func (e *entry) queueNames() []string {
 	if e.Queues == nil {
 		names = append(names, e.declared.Queues...)
 	}
+	names = slices.DeleteFunc(names, celery.IsInternalQueue)
 	slices.Sort(names)
 	if names = slices.Compact(names); len(names) > maxTimed {
 		return nil

@@ -137,6 +137,52 @@ func TestGapInHeartbeatsAddsNothing(t *testing.T) {
 	})
 }
 
+// A queue that is left alone for the night is known in the morning, one that is gone is
+// not remembered for ever.
+func TestQueueThatNobodyServesIsForgotten(t *testing.T) {
+	for _, tt := range []struct {
+		away  time.Duration
+		known bool
+	}{{24 * time.Hour, true}, {49 * time.Hour, false}} {
+		t.Run(tt.away.String(), func(t *testing.T) {
+			s := newSource()
+			s.serves("celery@a", "celery")
+			run(t, s, func(store *workers.Store) {
+				s.say(beat("a", 7, 0, 0))
+				time.Sleep(2 * time.Second)
+				s.work("a", time.Second, time.Minute)
+				time.Sleep(tt.away)
+				synctest.Wait()
+				s.say(beat("a", 8, 0, 0))
+				time.Sleep(2 * time.Second)
+				s.say(beat("a", 8, 0, 0))
+				got := sample(10)
+				store.AddTimes(broker, got, time.Now())
+				if err := got.Queues["celery"].Work.Err; (err == nil) != tt.known {
+					t.Errorf("work is known: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestQueueOfAWorkerOfItsOwnIsNotFollowed(t *testing.T) {
+	s := newSource()
+	s.serves("celery@a", "celery", "celery@a.dq2")
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("a", 7, 0, 0))
+		time.Sleep(2 * time.Second)
+		s.work("a", time.Second, time.Minute)
+		got := sample(10)
+		got.Queues["celery@a.dq2"] = got.Queues["celery"]
+		store.AddTimes(broker, got, time.Now())
+		expect(t, "work", float64(got.Queues["celery"].Work.N)/1000, 10)
+		if err := got.Queues["celery@a.dq2"].Work.Err; err == nil {
+			t.Error("work of the worker's own queue is known")
+		}
+	})
+}
+
 func TestDeclaredFleetsNeedNoRemoteControl(t *testing.T) {
 	s := newSource()
 	s.refusal = errors.New("no right to publish")

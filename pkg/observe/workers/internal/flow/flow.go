@@ -62,6 +62,9 @@ func (f *Flow) Add(now time.Time, busy time.Duration, begun, active int64) {
 // Leave takes out a worker with so many tasks that execute. What it has done stays.
 func (f *Flow) Leave(active int64) { f.active -= active }
 
+// Idle is for how long nothing was added.
+func (f *Flow) Idle(now time.Time) time.Duration { return now.Sub(f.at) }
+
 // Runtime is the mean time that a task executes, by Little's law: the tasks that
 // executed at a time, added up over time, by the number of tasks. Those that were
 // begun before or have not ended yet count half each (J. D. C. Little, A Proof for the
