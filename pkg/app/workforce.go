@@ -23,7 +23,7 @@ type workforce struct {
 
 func newWorkforce(o Options) (*workforce, error) {
 	w := &workforce{heard: workers.NewStore()}
-	keep := func(string, string) bool { return false }
+	pods := func(string, string) (has, known bool) { return false, true }
 	if o.Local {
 		w.exporter = promexport.NewFleets(w.heard, nil, time.Now)
 	} else {
@@ -32,9 +32,9 @@ func newWorkforce(o Options) (*workforce, error) {
 			return nil, err
 		}
 		w.exporter = promexport.NewFleets(w.heard, w.cluster.fleets, time.Now)
-		keep = w.cluster.fleets.HasHost
+		pods = w.cluster.fleets.HasPod
 	}
-	w.group = workers.NewGroup(w.heard, w.exporter, keep, o.Log)
+	w.group = workers.NewGroup(w.heard, w.exporter, pods, o.Log)
 	return w, nil
 }
 

@@ -135,8 +135,18 @@ func (w *Watcher) Names(namespace string, kind Kind) []string {
 // HasHost reports whether a pod of the namespace has a host name; it may have where
 // that is not known.
 func (w *Watcher) HasHost(namespace, host string) bool {
+	has, known := w.HasPod(namespace, host)
+	return has || !known
+}
+
+// HasPod reports whether a pod of the namespace has a host name; known is false where
+// the pods are not known.
+func (w *Watcher) HasPod(namespace, host string) (has, known bool) {
 	s, err := w.space(namespace)
-	return err != nil || s.sharing(host) > 0
+	if err != nil {
+		return false, false
+	}
+	return s.sharing(host) > 0, true
 }
 
 // OwnerOf returns the fleet of the pod that has a host name, if there is one.

@@ -177,11 +177,11 @@ func (b *book) resume() {
 // sweep forgets workers that are silent because they are gone: whose pod was there and
 // is no more, or in which another has begun; and those that have long been silent where
 // there never was a pod. HasPod tells of a host.
-func (b *book) sweep(now time.Time, hasPod func(host string) bool) {
+func (b *book) sweep(now time.Time, hasPod func(host string) (has, known bool)) {
 	for id, e := range b.workers {
-		has := hasPod(e.Host)
+		has, known := hasPod(e.Host)
 		e.hadPod = e.hadPod || has
-		if !e.isGone(has, now) {
+		if !known || !e.isGone(has, now) {
 			continue
 		}
 		b.leave(e)

@@ -68,7 +68,7 @@ type loop struct {
 	spec     Spec
 	store    *Store
 	recorder Recorder
-	keep     func(namespace, host string) bool
+	pods     Pods
 	log      *slog.Logger
 	puzzled  bool // whether an event that cannot be understood was logged already
 	refused  bool // whether the last question could not be asked
@@ -208,7 +208,7 @@ func (l *loop) refuse(err error) {
 func (l *loop) sweep(ctx context.Context) {
 	for sleep(ctx, sweepInterval) {
 		l.store.edit(l.spec.Ref, func(b *shelf) {
-			b.sweep(time.Now(), func(host string) bool { return l.keep(l.spec.Ref.Namespace, host) })
+			b.sweep(time.Now(), func(host string) (has, known bool) { return l.pods(l.spec.Ref.Namespace, host) })
 		})
 	}
 }

@@ -105,7 +105,9 @@ func run(t *testing.T, s *source, do func(*workers.Store)) {
 		s.events, s.broken = make(chan monitor.WorkerEvent), make(chan error) // of the test's own clock
 		ctx, cancel := context.WithCancel(t.Context())
 		store := workers.NewStore()
-		group := workers.NewGroup(store, silent{}, func(_, host string) bool { return host == "kept" || host == "moved" && s.pods.Load() }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		group := workers.NewGroup(store, silent{}, func(_, host string) (has, known bool) {
+			return host == "kept" || host == "moved" && s.pods.Load(), host != "unlisted"
+		}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		group.Apply(ctx, []workers.Spec{{Ref: broker, Control: true, Fingerprint: "1", Declared: func(host string) workers.Declaration { return s.declared[host] }, Open: func() (workers.Source, error) { return s, nil }}})
 		synctest.Wait()
 		do(store)
@@ -270,9 +272,11 @@ func TestWorkersAreForgottenUnlessAPodIsThere(t *testing.T) {
 	run(t, s, func(store *workers.Store) {
 		s.say(beat("gone", 7, 0, 0))
 		s.say(beat("kept", 7, 0, 0))
+		s.say(beat("unlisted", 7, 0, 0))
 		time.Sleep(11 * time.Minute)
 		synctest.Wait()
-		if len(store.OnHost("airflow", "gone")) != 0 || len(store.OnHost("airflow", "kept")) != 1 {
+		left := len(store.OnHost("airflow", "kept")) + len(store.OnHost("airflow", "unlisted"))
+		if len(store.OnHost("airflow", "gone")) != 0 || left != 2 {
 			t.Errorf("after 11 minutes: %v", store.Of(broker))
 		}
 	})
