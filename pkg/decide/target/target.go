@@ -6,8 +6,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
@@ -27,6 +30,43 @@ type Target struct {
 	// ProtectNodes tells whether node autoscalers are to be kept from nodes with
 	// busy workers.
 	ProtectNodes bool
+	// UID is the HPA's identity.
+	UID types.UID
+	// Signals are those of its metrics that are ours, in the HPA's order; Foreign
+	// describes the others, like "Resource cpu".
+	Signals []Signal
+	Foreign []string
+	// ScaleUp is what the HPA says of scaling up (spec.behavior.scaleUp), nil if it
+	// says nothing.
+	ScaleUp *autoscalingv2.HPAScalingRules
+	// Zero is what the annotations say of going to zero.
+	Zero Zero
+}
+
+// Signal is a metric of ours that an HPA scales on.
+type Signal struct {
+	// Metric is its name, in lower case.
+	Metric string
+	// Selector chooses the queues or fleets whose values are summed.
+	Selector labels.Selector
+	// PerReplica is true for a target of AverageValue, false for one of Value.
+	PerReplica bool
+	// Milli is the target's value, in thousandths; above zero.
+	Milli int64
+}
+
+// Zero is what an HPA's annotations say of going to zero and back.
+type Zero struct {
+	// Wanted tells whether it is asked for.
+	Wanted bool
+	// Window is for how long there must have been nothing to do.
+	Window time.Duration
+	// Paused holds the target at its size.
+	Paused bool
+	// Mistake says why nothing is done although it is asked for: an annotation that
+	// says what it must not, an HPA that says nothing of a queue, two HPAs on one
+	// target. Nil if all is well, or nothing asked for.
+	Mistake error
 }
 
 // String is like "Deployment airflow/worker".
