@@ -22,6 +22,14 @@ const (
 	// StandbyDelay is how long a replica that does not lead leaves a wake to the one
 	// that does.
 	StandbyDelay = 200 * time.Millisecond
+	// strandedAfter is for how long a target must have been without any pod before a
+	// message that is still in flight counts as stranded: until then it may be what was
+	// known of workers that are gone, or a count that the broker makes seldom (RabbitMQ
+	// counts its quorum queues each 5 s).
+	strandedAfter = 6 * time.Second
+	// watchful and drowsy are when a target is looked at again at the latest, awake and
+	// asleep.
+	watchful, drowsy = time.Second, 5 * time.Second
 	// leastSamples is the share of the samples expected within a window that must be
 	// there for it to count.
 	leastSamples = 0.9
@@ -31,8 +39,6 @@ const (
 type Spec struct {
 	// Window is for how long without a break there must have been nothing to do.
 	Window time.Duration
-	// Interval is the time from one sample to the next, of the slowest of its brokers.
-	Interval time.Duration
 	// Floor is the least size that the HPA keeps, at least 1; Ceiling the largest.
 	Floor, Ceiling int32
 	// Paused holds the target at its size.
@@ -69,6 +75,9 @@ type Observation struct {
 	// known; then those that are known are given all the same.
 	Queues    []Queue
 	QueuesErr error
+	// Interval is the time from one sample to the next, of the slowest of the queues'
+	// brokers.
+	Interval time.Duration
 	// Workers are those that are not idle; WorkersErr says why nothing is known.
 	Workers    []Worker
 	WorkersErr error
@@ -92,14 +101,15 @@ type State struct {
 	// Seen tells whether the size was known before, and Replicas which it was.
 	Seen     bool
 	Replicas int32
-	// AsleepSince is when the target was first seen at zero; zero while it is not.
-	AsleepSince time.Time
+	// AsleepSince is when the target was first seen at zero, EmptySince when it was
+	// first seen there without any pod; zero while it is not.
+	AsleepSince, EmptySince time.Time
 	// WokeAt is when it was last seen to leave zero, zero if it never was.
 	WokeAt time.Time
 	// RaisedAt is when Decide last asked for a larger size.
 	RaisedAt time.Time
-	// ShortSince is since when there is more to do than the size allows for, while
-	// the target sleeps or is being raised; zero if there is not.
+	// ShortSince is since when more workers are wanted than there are, while the target
+	// sleeps or is being raised; zero if they are not.
 	ShortSince time.Time
 }
 

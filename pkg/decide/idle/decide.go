@@ -1,0 +1,234 @@
+package idle
+
+import (
+	"fmt"
+	"time"
+)
+
+// Decide says what to do about a target of which o is known at now, and what to
+// remember of it. After a Check it is to be followed by Confirm.
+func Decide(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
+	if o.ReplicasErr != nil {
+		return st.anew(), Decision{Cause: Unknown, Reason: fmt.Sprintf("the size of the target is not known: %v", o.ReplicasErr), After: watchful}
+	}
+	st = st.see(o, now)
+	switch {
+	case spec.Paused:
+		return st.anew(), Decision{Cause: Paused, Reason: "paused by annotation", After: drowsy}
+	case o.Replicas == 0:
+		return asleep(spec, st.anew(), o, now)
+	case st.isRising(o, now):
+		return rising(spec, st.anew(), o, now)
+	}
+	st.ShortSince = time.Time{}
+	return awake(spec, st, o, now)
+}
+
+// Confirm says whether a target goes to zero, by an observation that was made afresh
+// because Decide had asked for a Check. The first one that finds nothing to do asks
+// for a second, CheckGap later; the second for Sleep. Anything that is found begins
+// the idle window anew.
+func Confirm(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
+	if blockers := Blockers(o); len(blockers) > 0 {
+		cause, reason := why(blockers)
+		return st.anew(), Decision{Cause: cause, Reason: "at a second look " + reason, After: watchful}
+	}
+	if since := now.Sub(st.CheckedAt); st.CheckedAt.IsZero() || since < CheckGap || since > checkAge {
+		st.CheckedAt = now
+		return st, Decision{Cause: Idle, Reason: "idle for long enough: looking a second time", After: CheckGap}
+	}
+	return st.anew(), Decision{Action: Sleep, Cause: Idle, Reason: fmt.Sprintf("idle for %s", spec.Window), After: watchful}
+}
+
+// see takes in the size of the target.
+func (st State) see(o Observation, now time.Time) State {
+	if st.Seen && st.Replicas == 0 && o.Replicas > 0 {
+		st.WokeAt, st.RaisedAt, st.ShortSince = now, now, time.Time{}
+	}
+	st.Seen, st.Replicas = true, o.Replicas
+	if o.Replicas > 0 {
+		st.AsleepSince, st.EmptySince = time.Time{}, time.Time{}
+		return st
+	}
+	if st.AsleepSince.IsZero() {
+		st.AsleepSince = now
+	}
+	if o.Pods > 0 {
+		st.EmptySince = time.Time{}
+	} else if st.EmptySince.IsZero() {
+		st.EmptySince = now
+	}
+	return st
+}
+
+// anew forgets the idle window.
+func (st State) anew() State {
+	st.IdleSince, st.Samples, st.LastSample, st.CheckedAt = time.Time{}, 0, time.Time{}, time.Time{}
+	return st
+}
+
+// asleep decides about a target at zero.
+func asleep(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
+	size, cause, reason := arrived(spec, st, o, now)
+	if size == 0 {
+		st.ShortSince = time.Time{}
+		return st, Decision{Cause: cause, Reason: reason, After: drowsy}
+	}
+	return st.grow(Decision{Action: Wake, Replicas: size, Cause: cause, Reason: reason}, o.Leads, StandbyDelay, now)
+}
+
+// arrived says to which size a target at zero is to wake, 0 for not at all, and why.
+func arrived(spec Spec, st State, o Observation, now time.Time) (int32, Cause, string) {
+	var stranded, ending, unknown string
+	for _, q := range o.Queues {
+		switch backlog, inFlight := q.Depth.Backlog, q.Depth.InFlight; {
+		case backlog.Err == nil && backlog.N > 0:
+			return spec.bound(o), Arrived, "messages wait in queue " + q.Name
+		case backlog.Err != nil || inFlight.Err != nil:
+			unknown = q.Name
+		case inFlight.N > 0 && st.isEmpty(inFlight.At, now):
+			stranded = q.Name
+		case inFlight.N > 0:
+			ending = q.Name
+		}
+	}
+	switch {
+	case stranded != "":
+		return spec.Floor, Stranded, "a message of queue " + stranded + " is in flight, and there is no worker"
+	case ending != "":
+		return 0, Ending, "messages of queue " + ending + " are in flight in pods that end"
+	case unknown != "":
+		return 0, Unknown, "not everything is known of queue " + unknown
+	case o.QueuesErr != nil:
+		return 0, Unknown, fmt.Sprintf("not every queue is known: %v", o.QueuesErr)
+	}
+	return 0, Asleep, "asleep: no message waits"
+}
+
+// isEmpty reports whether a count of that time is of a target that has been without
+// pods for long enough.
+func (st State) isEmpty(counted, now time.Time) bool {
+	return !st.EmptySince.IsZero() && now.Sub(st.EmptySince) >= strandedAfter && counted.After(st.EmptySince)
+}
+
+// bound is the size that the HPA would compute, or its floor where that is not known
+// or less.
+func (s Spec) bound(o Observation) int32 {
+	if o.WantedErr != nil {
+		return s.Floor
+	}
+	return min(max(o.Wanted, s.Floor), max(s.Ceiling, 1))
+}
+
+// isRising reports whether the target has woken so recently that messages may still be
+// arriving, and more workers are wanted than there are.
+func (st State) isRising(o Observation, now time.Time) bool {
+	return !st.WokeAt.IsZero() && now.Sub(st.WokeAt) < RaiseFor && o.WantedErr == nil && o.Wanted > o.Replicas
+}
+
+// rising decides about such a target.
+func rising(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
+	size := spec.bound(o)
+	if size <= o.Replicas {
+		st.ShortSince = time.Time{}
+		return st, Decision{Cause: Work, Reason: "as many workers as the HPA allows", After: watchful}
+	}
+	if wait := RaiseGap - now.Sub(st.RaisedAt); wait > 0 {
+		if st.ShortSince.IsZero() {
+			st.ShortSince = now
+		}
+		return st, Decision{Cause: Arrived, Reason: "more messages have arrived", After: wait}
+	}
+	d := Decision{Action: Raise, Replicas: size, Cause: Arrived, Reason: "more messages have arrived"}
+	st, d = st.grow(d, o.Leads, RaiseGap+StandbyDelay, now)
+	if d.Action == Raise {
+		st.RaisedAt = now
+	}
+	return st, d
+}
+
+// grow lets a wake or a raise pass: at once on the replica that leads, after some time
+// on the others.
+func (st State) grow(d Decision, leads bool, delay time.Duration, now time.Time) (State, Decision) {
+	if st.ShortSince.IsZero() {
+		st.ShortSince = now
+	}
+	if wait := delay - now.Sub(st.ShortSince); !leads && wait > 0 {
+		return st, Decision{Cause: Standby, Reason: d.Reason + ": the replica of celery-hpa that leads goes first", After: wait}
+	}
+	d.After = RaiseGap
+	return st, d
+}
+
+// awake decides about a target with workers.
+func awake(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
+	if spec.Foreign != "" {
+		reason := fmt.Sprintf("the HPA also scales on %s, of which celery-hpa knows nothing: it never concludes that there is nothing to do", spec.Foreign)
+		return st.anew(), Decision{Cause: Foreign, Reason: reason, After: watchful}
+	}
+	if blockers := Blockers(o); len(blockers) > 0 {
+		cause, reason := why(blockers)
+		return st.anew(), Decision{Cause: cause, Reason: reason, After: watchful}
+	}
+	if spec.HPASleeps {
+		return st.anew(), Decision{Cause: HPA, Reason: "idle: the HPA itself goes to zero (minReplicas: 0)", After: watchful}
+	}
+	st = st.count(o, now)
+	elapsed := now.Sub(st.IdleSince)
+	if remaining := spec.Window - elapsed; remaining > 0 {
+		return st, Decision{Cause: Window, Reason: fmt.Sprintf("idle, but not for %s yet", spec.Window), After: min(remaining, watchful), Remaining: remaining}
+	}
+	if missing := st.gaps(o.Interval, elapsed); missing != "" {
+		return st.anew(), Decision{Cause: Gaps, Reason: missing, After: watchful}
+	}
+	return st, ripe(spec, st, o, now)
+}
+
+// count takes in a sample of an idle target.
+func (st State) count(o Observation, now time.Time) State {
+	at := sampledAt(o)
+	switch {
+	case st.IdleSince.IsZero():
+		st.IdleSince, st.Samples, st.LastSample = now, 1, at
+	case at.After(st.LastSample):
+		st.Samples++
+		st.LastSample = at
+	}
+	return st
+}
+
+// sampledAt is when the backlog was counted that was counted first.
+func sampledAt(o Observation) time.Time {
+	var at time.Time
+	for i, q := range o.Queues {
+		if i == 0 || q.Depth.Backlog.At.Before(at) {
+			at = q.Depth.Backlog.At
+		}
+	}
+	return at
+}
+
+// gaps says that too many samples are missing, if they are. The numbers are left out,
+// so that it stays the same.
+func (st State) gaps(interval, elapsed time.Duration) string {
+	expected := float64(elapsed) / float64(max(interval, time.Millisecond))
+	if float64(st.Samples) >= leastSamples*expected-1 { // one may still be on its way
+		return ""
+	}
+	return fmt.Sprintf("idle, but more than %.0f %% of the samples are missing: the window begins anew", 100*(1-leastSamples))
+}
+
+// ripe decides about a target that was idle for the whole window.
+func ripe(spec Spec, st State, o Observation, now time.Time) Decision {
+	since := now.Sub(st.CheckedAt)
+	checked := !st.CheckedAt.IsZero() && since <= checkAge
+	switch {
+	case o.Replicas != spec.Floor:
+		return Decision{Cause: Above, Reason: fmt.Sprintf("idle: the HPA is to bring the size to %d first", spec.Floor), After: watchful}
+	case !o.Leads:
+		return Decision{Cause: Standby, Reason: "idle: the replica of celery-hpa that leads puts it to sleep", After: watchful}
+	case checked && since < CheckGap:
+		return Decision{Cause: Idle, Reason: "idle for long enough: looking a second time", After: CheckGap - since}
+	}
+	return Decision{Action: Check, Cause: Idle, Reason: "idle for long enough: looking afresh", After: watchful}
+}
