@@ -107,7 +107,7 @@ func TestLoadRefusesABadBrokersFile(t *testing.T) {
 		{"a file that is too large", "large", "brokers file: DIR/large is larger than 1048576 bytes"},
 		{"all mistakes of a file", "mistakes", `brokers file DIR/mistakes:
 document 1 (CeleryBroker default/a), line 5: spec.url.valeu: Forbidden: unknown field: known here are file, secretKeyRef, value
-document 2 (CeleryBroker default/b), line 10: spec.x: Forbidden: unknown field: known here are queues, rabbitmq, redis, sampling, tls, url, workers
+document 2 (CeleryBroker default/b), line 10: spec.x: Forbidden: unknown field: known here are lookout, queues, rabbitmq, redis, sampling, tls, url, workers
 document 2 (CeleryBroker default/b), line 10: spec.url.value: Forbidden: holds a password: put the URL into a file or a Secret, and use url.file or url.secretKeyRef`},
 	}
 	for _, tt := range tests {

@@ -29,6 +29,7 @@ func TestDecodeBrokersReadsEveryField(t *testing.T) {
   - name: default
   - {name: "média:hd", alias: media-hd}
   sampling: {interval: 500ms, timeout: 1s, maxAge: 1m}
+  lookout: {tracking: false, interval: 20ms, readsPerSecond: 100, sampleInterval: 3s}
   workers:
     heartbeats: true
     remoteControl: false
@@ -56,6 +57,9 @@ func TestDecodeBrokersReadsEveryField(t *testing.T) {
 			URL:      v1alpha1.URLSource{File: "/etc/celery/url"},
 			Queues:   []v1alpha1.Queue{{Name: "default"}, {Name: "média:hd", Alias: "media-hd"}},
 			Sampling: v1alpha1.Sampling{Interval: duration(500 * time.Millisecond), Timeout: duration(time.Second), MaxAge: duration(time.Minute)},
+			Lookout: v1alpha1.Lookout{
+				Tracking: new(false), Interval: duration(20 * time.Millisecond), ReadsPerSecond: new(int32(100)), SampleInterval: duration(3 * time.Second),
+			},
 			Workers: v1alpha1.Workers{Heartbeats: new(true), RemoteControl: new(false), Fleets: []v1alpha1.Fleet{
 				{Deployment: "d", Queues: []string{"default"}}, {StatefulSet: "s", Queues: []string{"a", "b"}, AcksLate: true},
 			}},
@@ -148,10 +152,10 @@ func TestDecodeBrokersRefuses(t *testing.T) {
 	}{
 		{"an empty file", "# nothing\n", []string{"the file holds no CeleryBroker: it needs one document at least, with apiVersion celery-hpa.io/v1alpha1 and kind CeleryBroker"}},
 		{"what is not UTF-8", "a: \xff", []string{"not UTF-8 text: save the file as UTF-8"}},
-		{"an unknown field", head + url + "  samplng: {}\n", []string{in + `6: spec.samplng: Forbidden: unknown field: known here are queues, rabbitmq, redis, sampling, tls, url, workers`}},
+		{"an unknown field", head + url + "  samplng: {}\n", []string{in + `6: spec.samplng: Forbidden: unknown field: known here are lookout, queues, rabbitmq, redis, sampling, tls, url, workers`}},
 		{"an unknown field in place of the one required", head + "  url: {valeu: x}\n", []string{in + `5: spec.url.valeu: Forbidden: unknown field: known here are file, secretKeyRef, value`}},
 		{"an unknown field in a list", head + url + "  queues:\n  - name: a\n    alais: b\n", []string{in + `8: spec.queues[0].alais: Forbidden: unknown field: known here are alias, name`}},
-		{"a field of another case", head + url + "  Sampling: {}\n", []string{in + `6: spec.Sampling: Forbidden: unknown field: known here are queues, rabbitmq, redis, sampling, tls, url, workers`}},
+		{"a field of another case", head + url + "  Sampling: {}\n", []string{in + `6: spec.Sampling: Forbidden: unknown field: known here are lookout, queues, rabbitmq, redis, sampling, tls, url, workers`}},
 		{"a field given twice", head + url + "  sampling: {interval: 1s, interval: 2s}\n", []string{in + `6: spec.sampling.interval: Duplicate value: the field is given twice: lines 6 and 6`}},
 		{"a merge key", head + url + "  sampling: {<<: {interval: 1s}}\n", []string{in + `6: spec.sampling.(no field name): Forbidden: unknown field: known here are interval, maxAge, timeout`}},
 		{"an anchor", head + url + "  sampling: &s {interval: 1s}\n", []string{in + `6: spec.sampling: Invalid value: anchors and aliases are not supported: write the value out, or put it in quotes if it begins with * or &`}},
@@ -175,7 +179,7 @@ func TestDecodeBrokersRefuses(t *testing.T) {
 			in + `6: spec.url: Required value: give exactly one of value, file, secretKeyRef`,
 			`document 2: near line 8: not YAML: did not find expected node content`,
 			`document 3 (CeleryBroker n/a), line 12: metadata.name: Duplicate value: "a": document 1 has a broker of this name in namespace "n" already`,
-			`document 3 (CeleryBroker n/a), line 15: spec.x: Forbidden: unknown field: known here are queues, rabbitmq, redis, sampling, tls, url, workers`,
+			`document 3 (CeleryBroker n/a), line 15: spec.x: Forbidden: unknown field: known here are lookout, queues, rabbitmq, redis, sampling, tls, url, workers`,
 		}},
 	}
 	for _, tt := range tests {

@@ -20,10 +20,22 @@ const (
 	MinDefaultMaxAge = 10 * time.Second
 )
 
+// Defaults of Lookout.
+const (
+	// DefaultLookoutInterval is the time from one reading of sleeping queues to the
+	// next, where the broker does not tell of messages.
+	DefaultLookoutInterval = 50 * time.Millisecond
+	// DefaultReadsPerSecond bounds the queues that are read so.
+	DefaultReadsPerSecond = 5000
+	// DefaultSampleInterval is the time from one full reading to the next while all
+	// sleep.
+	DefaultSampleInterval = 5 * time.Second
+)
+
 // DefaultNamespace is the namespace of a broker in a file that names none.
 const DefaultNamespace = "default"
 
-// SetDefaults fills in what b leaves out of sampling and workers. It changes no field
+// SetDefaults fills in what b leaves out of sampling, lookout and workers. It changes no field
 // that is set, valid or not. What is empty of Redis and RabbitMQ is left to the
 // drivers, which know kombu's own defaults.
 func SetDefaults(b *CeleryBroker) {
@@ -34,6 +46,13 @@ func SetDefaults(b *CeleryBroker) {
 	// the product from overflowing.
 	interval := min(s.Interval.Duration, maxInterval)
 	setDuration(&s.MaxAge, max(MaxAgeIntervals*interval, MinDefaultMaxAge))
+	l := &b.Spec.Lookout
+	setBool(&l.Tracking, true)
+	setDuration(&l.Interval, DefaultLookoutInterval)
+	if l.ReadsPerSecond == nil {
+		l.ReadsPerSecond = new(int32(DefaultReadsPerSecond))
+	}
+	setDuration(&l.SampleInterval, max(min(DefaultSampleInterval, s.MaxAge.Duration/2), interval))
 	w := &b.Spec.Workers
 	setBool(&w.Heartbeats, true)
 	setBool(&w.RemoteControl, *w.Heartbeats)

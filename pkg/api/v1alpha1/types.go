@@ -53,6 +53,10 @@ type CeleryBrokerSpec struct {
 	//
 	// +optional
 	Sampling Sampling `json:"sampling,omitempty"`
+	// Lookout says how closely the queues are watched whose workers are at zero.
+	//
+	// +optional
+	Lookout Lookout `json:"lookout,omitempty"`
 	// Workers says how celery-hpa learns what the workers do.
 	//
 	// +optional
@@ -170,6 +174,38 @@ type Sampling struct {
 	//
 	// +optional
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+}
+
+// Lookout says how closely the queues are watched whose workers are at zero, so that a
+// message wakes them at once. After SetDefaults no field is nil.
+type Lookout struct {
+	// Tracking is whether Redis is asked to tell of messages (CLIENT TRACKING), by
+	// default true. Where it cannot or may not, the queues are read again and again,
+	// as always with RabbitMQ.
+	//
+	// +optional
+	// +kubebuilder:default=true
+	Tracking *bool `json:"tracking,omitempty"`
+	// Interval is the time from one such reading to the next, from 10ms to 1m, by
+	// default 50ms.
+	//
+	// +optional
+	// +kubebuilder:default="50ms"
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// ReadsPerSecond bounds how many queues such readings read in a second, from 1 to
+	// 1000000, by default 5000: with more queues than that allows for, the interval
+	// is longer.
+	//
+	// +optional
+	// +kubebuilder:default=5000
+	ReadsPerSecond *int32 `json:"readsPerSecond,omitempty"`
+	// SampleInterval is the time from one full reading of the broker to the next while
+	// every target of the namespace sleeps, at least sampling.interval, by default 5s
+	// or half of sampling.maxAge, whichever is shorter. It finds what the lookout may
+	// have missed.
+	//
+	// +optional
+	SampleInterval *metav1.Duration `json:"sampleInterval,omitempty"`
 }
 
 // Workers says how celery-hpa learns what the workers do. After SetDefaults both

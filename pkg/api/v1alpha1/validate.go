@@ -34,6 +34,13 @@ const (
 	maxDuration = 24 * time.Hour
 )
 
+// Limits of Lookout.
+const (
+	minLookoutInterval = 10 * time.Millisecond
+	maxLookoutInterval = time.Minute
+	maxReadsPerSecond  = 1_000_000
+)
+
 // Validate returns every mistake of b, which SetDefaults has completed. No error
 // shows a URL. What stands behind a reference is not looked at: see ValidateURL.
 func Validate(b *CeleryBroker, source Source) field.ErrorList {
@@ -42,6 +49,7 @@ func Validate(b *CeleryBroker, source Source) field.ErrorList {
 	errs = append(errs, validateURLSource(b, source, spec.Child("url"))...)
 	errs = append(errs, validateQueues(b.Spec.Queues, spec.Child("queues"))...)
 	errs = append(errs, validateSampling(b.Spec.Sampling, spec.Child("sampling"))...)
+	errs = append(errs, validateLookout(b.Spec.Lookout, b.Spec.Sampling, spec.Child("lookout"))...)
 	errs = append(errs, validateWorkers(b.Spec.Workers, spec.Child("workers"))...)
 	errs = append(errs, validateTLS(b.Spec.TLS, source, spec.Child("tls"))...)
 	errs = append(errs, validateSentinel(b.Spec.Redis.Sentinel, source, spec.Child("redis", "sentinel"))...)
@@ -187,6 +195,19 @@ func labelTaken(q, other Queue, path *field.Path) *field.Error {
 	}
 	err.Detail = fmt.Sprintf("queue %q would have the same label %q as queue %q: give one of them another alias", q.Name, q.Label(), other.Name)
 	return err
+}
+
+// validateLookout checks how closely sleeping queues are watched.
+func validateLookout(l Lookout, s Sampling, path *field.Path) field.ErrorList {
+	errs := validateDuration(l.Interval, minLookoutInterval, maxLookoutInterval, path.Child("interval"))
+	if n := *l.ReadsPerSecond; n < 1 || n > maxReadsPerSecond {
+		errs = append(errs, field.Invalid(path.Child("readsPerSecond"), n, fmt.Sprintf("must be from 1 to %d", maxReadsPerSecond)))
+	}
+	shortest := minInterval
+	if s.Interval != nil && s.Interval.Duration >= minInterval && s.Interval.Duration <= maxInterval {
+		shortest = s.Interval.Duration
+	}
+	return append(errs, validateDuration(l.SampleInterval, shortest, maxInterval, path.Child("sampleInterval"))...)
 }
 
 // validateSampling checks the times and how they fit together.
