@@ -24,7 +24,7 @@ type space struct {
 	run       func() // blocks until the watch has ended
 	stop      context.CancelFunc
 
-	targets map[string]Target // by name of the HPA
+	targets map[string]Target // by name of the HPA; of those that are not ours what they scale alone
 	synced  bool
 
 	complaints map[string]string // by name of the HPA; of the goroutine of events alone
@@ -77,15 +77,29 @@ func (s *space) put(object any) {
 	}
 	t, err := Of(hpa)
 	s.complain(hpa.Name, err)
+	if !t.ours() {
+		t = Target{Namespace: t.Namespace, HPA: t.HPA, APIVersion: t.APIVersion, Kind: t.Kind, Name: t.Name}
+	}
 	s.watcher.update(s, func() bool {
 		before, known := s.targets[hpa.Name]
-		if len(t.Metrics) == 0 {
-			delete(s.targets, hpa.Name)
-			return known
-		}
 		s.targets[hpa.Name] = t
-		return !known || !t.Equal(before)
+		changed := !known || !t.Equal(before)
+		return changed && s.synced && (s.matters(t) || known && s.matters(before))
 	})
+}
+
+// matters tells whether an HPA has to do with what the watcher returns: it is one of
+// ours, or scales what one of ours does. The watcher's mutex is held.
+func (s *space) matters(t Target) bool {
+	if t.ours() {
+		return true
+	}
+	for _, other := range s.targets {
+		if other.ours() && other.scaled() == t.scaled() {
+			return true
+		}
+	}
+	return false
 }
 
 // drop forgets an HPA that is gone.
@@ -99,9 +113,9 @@ func (s *space) drop(object any) {
 	}
 	s.complain(hpa.Name, nil)
 	s.watcher.update(s, func() bool {
-		_, known := s.targets[hpa.Name]
+		before, known := s.targets[hpa.Name]
 		delete(s.targets, hpa.Name)
-		return known
+		return known && s.matters(before)
 	})
 }
 
@@ -137,6 +151,10 @@ func strip(object any) (any, error) {
 	}
 	annotations := maps.Clone(hpa.Annotations)
 	maps.DeleteFunc(annotations, func(key, _ string) bool { return !strings.HasPrefix(key, v1alpha1.AnnotationPrefix) })
+	var behavior *autoscalingv2.HorizontalPodAutoscalerBehavior
+	if hpa.Spec.Behavior != nil {
+		behavior = &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleUp: hpa.Spec.Behavior.ScaleUp}
+	}
 	return &autoscalingv2.HorizontalPodAutoscaler{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: hpa.Namespace, Name: hpa.Name, UID: hpa.UID, ResourceVersion: hpa.ResourceVersion,
@@ -147,6 +165,7 @@ func strip(object any) (any, error) {
 			MinReplicas:    hpa.Spec.MinReplicas,
 			MaxReplicas:    hpa.Spec.MaxReplicas,
 			Metrics:        hpa.Spec.Metrics,
+			Behavior:       behavior,
 		},
 	}, nil
 }

@@ -4,16 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
-	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
 // Target is a HorizontalPodAutoscaler as celery-hpa sees it.
@@ -23,7 +19,7 @@ type Target struct {
 	// APIVersion, Kind and Name are of what it scales.
 	APIVersion, Kind, Name string
 	// Metrics are the names of celery-hpa's metrics that it scales on, sorted. An
-	// HPA without any is none of ours.
+	// HPA without any is none of ours, unless it asks to go to zero.
 	Metrics []string
 	// MinReplicas is 1 where the HPA does not say, as in Kubernetes.
 	MinReplicas, MaxReplicas int32
@@ -36,8 +32,9 @@ type Target struct {
 	// describes the others, like "Resource cpu".
 	Signals []Signal
 	Foreign []string
-	// ScaleUp is what the HPA says of scaling up (spec.behavior.scaleUp), nil if it
-	// says nothing.
+	// ScaleUp is what the HPA says of scaling up (spec.behavior.scaleUp) that differs
+	// from the defaults, nil if nothing does. The API server writes the defaults into
+	// every behavior, so that nobody can tell whether they were meant.
 	ScaleUp *autoscalingv2.HPAScalingRules
 	// Zero is what the annotations say of going to zero.
 	Zero Zero
@@ -47,11 +44,12 @@ type Target struct {
 type Signal struct {
 	// Metric is its name, in lower case.
 	Metric string
-	// Selector chooses the queues or fleets whose values are summed.
+	// Selector chooses the queues or fleets whose values are summed: nothing, if it
+	// cannot be read, which is a mistake.
 	Selector labels.Selector
 	// PerReplica is true for a target of AverageValue, false for one of Value.
 	PerReplica bool
-	// Milli is the target's value, in thousandths; above zero.
+	// Milli is the target's value, in thousandths: above zero, or it is a mistake.
 	Milli int64
 }
 
@@ -85,92 +83,31 @@ func (t Target) isApp(kind string) bool {
 	return t.Kind == kind && strings.HasPrefix(t.APIVersion, "apps/")
 }
 
-// Metrics lists the names of the metrics that make an HPA one of ours: those of
-// queues, and those of worker fleets.
-func Metrics() []string {
-	names := []string{"celery_busy_workers", "celery_worker_active_tasks", "celery_worker_slots"}
-	for _, m := range queue.Metrics() {
-		names = append(names, m.Name)
-	}
-	return names
-}
-
 // Of reads an HPA, which it does not change. The error lists the annotations that
 // say what they must not, without effect on what else is returned: such an
-// annotation counts as not set.
+// annotation counts as not set. Only scale-to-zero counts as asked for, whatever it
+// says but "false"; with any mistake nothing comes of it, and Zero.Mistake tells.
 func Of(hpa *autoscalingv2.HorizontalPodAutoscaler) (Target, error) {
 	scaled := hpa.Spec.ScaleTargetRef
 	t := Target{
-		Namespace: hpa.Namespace, HPA: hpa.Name,
+		Namespace: hpa.Namespace, HPA: hpa.Name, UID: hpa.UID,
 		APIVersion: scaled.APIVersion, Kind: scaled.Kind, Name: scaled.Name,
-		Metrics:     metricsOf(hpa),
 		MinReplicas: 1, MaxReplicas: hpa.Spec.MaxReplicas,
+		ScaleUp: scaleUpOf(hpa.Spec.Behavior),
 	}
 	if hpa.Spec.MinReplicas != nil {
 		t.MinReplicas = *hpa.Spec.MinReplicas
 	}
+	unclear := t.measure(hpa.Spec.Metrics)
 	err := t.annotate(hpa.Annotations)
+	if t.Zero.Wanted {
+		t.Zero.Mistake = errors.Join(err, t.obstacles(), unclear)
+	}
 	if err != nil {
 		err = fmt.Errorf("HorizontalPodAutoscaler %s/%s: %w", hpa.Namespace, hpa.Name, err)
 	}
 	return t, err
 }
 
-// metricsOf names each of our metrics that an HPA scales on once, sorted. client-go
-// asks for metrics in lower case, however the HPA writes them.
-func metricsOf(hpa *autoscalingv2.HorizontalPodAutoscaler) []string {
-	ours := Metrics()
-	var names []string
-	for _, m := range hpa.Spec.Metrics {
-		if m.Type != autoscalingv2.ExternalMetricSourceType || m.External == nil {
-			continue
-		}
-		if name := strings.ToLower(m.External.Metric.Name); slices.Contains(ours, name) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// annotate heeds the annotations of an HPA.
-func (t *Target) annotate(annotations map[string]string) error {
-	var errs []error
-	known := v1alpha1.HPAAnnotations()
-	for key := range annotations {
-		if strings.HasPrefix(key, v1alpha1.AnnotationPrefix) && !slices.Contains(known, key) {
-			errs = append(errs, fmt.Errorf("there is no annotation %s; there are: %s", key, strings.Join(known, ", ")))
-		}
-	}
-	protect, err := boolean(annotations, v1alpha1.AnnotationProtectNodes)
-	t.ProtectNodes = protect
-	errs = append(errs, err)
-	if protect && len(t.Metrics) == 0 {
-		errs = append(errs, fmt.Errorf("annotation %s has no effect: the HPA scales on no metric of celery-hpa", v1alpha1.AnnotationProtectNodes))
-	}
-	slices.SortFunc(errs, compareText)
-	return errors.Join(errs...)
-}
-
-// boolean is an annotation that is "true" or "false", the latter where it is not set.
-func boolean(annotations map[string]string, key string) (bool, error) {
-	switch value, set := annotations[key]; {
-	case !set || value == "false":
-		return false, nil
-	case value == "true":
-		return true, nil
-	default:
-		return false, fmt.Errorf(`annotation %s is %q: it must be "true" or "false"`, key, value)
-	}
-}
-
-// compareText orders errors by what they say, nil first, so that the same mistakes
-// always read the same.
-func compareText(a, b error) int { return strings.Compare(text(a), text(b)) }
-
-func text(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
+// ours tells whether an HPA scales on a metric of ours, or asks to go to zero.
+func (t Target) ours() bool { return len(t.Metrics) > 0 || t.Zero.Wanted }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
@@ -42,10 +43,15 @@ spec:
   - {type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 80}}}
   - {type: External, external: {metric: {name: sqs_length}, target: {type: Value, value: "1"}}}
   - {type: Pods, pods: {metric: {name: celery_queue_tasks}, target: {type: AverageValue, averageValue: "1"}}}
+  - {type: ContainerResource, containerResource: {name: memory, container: c, target: {type: AverageValue, averageValue: "1"}}}
+  - {type: Object, object: {metric: {name: hits}, describedObject: {kind: Ingress, name: web}, target: {type: Value, value: "1"}}}
+  - {type: External}
+  - {type: Future}
 `
 )
 
 func TestOf(t *testing.T) {
+	everything := labels.Everything()
 	for _, tt := range []struct {
 		rule, hpa string
 		want      target.Target
@@ -53,23 +59,30 @@ func TestOf(t *testing.T) {
 		{"what scales on a metric of ours is read", onTasks, target.Target{
 			Namespace: "airflow", HPA: "worker", APIVersion: "apps/v1", Kind: "StatefulSet", Name: "celery-worker",
 			Metrics: []string{"celery_queue_tasks"}, MinReplicas: 2, MaxReplicas: 9,
+			Signals: []target.Signal{{Metric: "celery_queue_tasks", Selector: everything, PerReplica: true, Milli: 1000}},
 		}},
-		{"a metric of ours is external; the minimum is 1 by default", onOthers, target.Target{
-			Namespace: "airflow", HPA: "worker", APIVersion: "apps/v1", Kind: "Deployment", Name: "web",
+		{"a metric of ours is external; the minimum is 1 by default; the identity is told", "metadata: {uid: u-1}" + onOthers, target.Target{
+			Namespace: "airflow", HPA: "worker", UID: "u-1", APIVersion: "apps/v1", Kind: "Deployment", Name: "web",
 			MinReplicas: 1, MaxReplicas: 3,
+			Foreign: []string{"Resource cpu", "External sqs_length", "Pods celery_queue_tasks", "ContainerResource memory", "Object hits", "External", "Future"},
 		}},
-		{"a metric counts once, in whatever case; zero replicas are a minimum", `
+		{"a metric counts once, in whatever case; zero replicas are a minimum; signals keep their order", `
 spec:
   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: w}
   minReplicas: 0
   maxReplicas: 3
   metrics:
-  - {type: External, external: {metric: {name: Celery_Queue_Tasks, selector: {matchLabels: {queue: a}}}, target: {type: AverageValue, averageValue: "1"}}}
-  - {type: External, external: {metric: {name: celery_queue_tasks, selector: {matchLabels: {queue: b}}}, target: {type: AverageValue, averageValue: "1"}}}
-  - {type: External, external: {metric: {name: Celery_Busy_Workers}, target: {type: AverageValue, averageValue: "1"}}}
+  - {type: External, external: {metric: {name: Celery_Queue_Tasks, selector: {matchLabels: {queue: a}}}, target: {type: AverageValue, averageValue: "16"}}}
+  - {type: External, external: {metric: {name: celery_queue_tasks, selector: {}}, target: {type: Value, value: "1500m"}}}
+  - {type: External, external: {metric: {name: Celery_Busy_Workers}, target: {type: Value, averageValue: "1"}}}
 `, target.Target{
 			Namespace: "airflow", HPA: "worker", APIVersion: "apps/v1", Kind: "Deployment", Name: "w",
 			Metrics: []string{"celery_busy_workers", "celery_queue_tasks"}, MaxReplicas: 3,
+			Signals: []target.Signal{
+				{Metric: "celery_queue_tasks", Selector: labels.SelectorFromSet(labels.Set{"queue": "a"}), PerReplica: true, Milli: 16000},
+				{Metric: "celery_queue_tasks", Selector: everything, Milli: 1500},
+				{Metric: "celery_busy_workers", Selector: everything, PerReplica: true, Milli: 1000},
+			},
 		}},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {

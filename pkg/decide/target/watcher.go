@@ -12,7 +12,7 @@ import (
 )
 
 // Watcher knows the targets of all HPAs of some namespaces that scale on a metric of
-// ours. Make it with NewWatcher. Its methods are safe for concurrent use; what they
+// ours, or ask to go to zero. Make it with NewWatcher. Its methods are safe for concurrent use; what they
 // return is not changed afterwards, and the caller must not change it either.
 type Watcher struct {
 	clients kubernetes.Interface
@@ -25,12 +25,13 @@ type Watcher struct {
 	told   bool       // Watch was called
 	wanted []string
 	spaces map[string]*space
-	shared map[string]bool // what several HPAs scale, by Target.String
+	shared map[scaled]bool // what several HPAs scale, and has been said
 }
 
 // snapshot is everything at one moment.
 type snapshot struct {
-	targets []Target // sorted
+	targets []Target // with metrics of ours, sorted
+	optedIn []Target // that ask to go to zero, sorted
 	changed chan struct{}
 }
 
@@ -39,7 +40,7 @@ type snapshot struct {
 func NewWatcher(clients kubernetes.Interface, log *slog.Logger) *Watcher {
 	w := &Watcher{
 		clients: clients, log: log, wake: make(chan struct{}, 1),
-		spaces: map[string]*space{}, shared: map[string]bool{},
+		spaces: map[string]*space{}, shared: map[scaled]bool{},
 	}
 	w.current.Store(&snapshot{changed: make(chan struct{})})
 	return w
@@ -87,9 +88,15 @@ func (w *Watcher) Synced() bool {
 	return w.told && !slices.ContainsFunc(w.wanted, unsynced)
 }
 
-// All returns the targets of every namespace, sorted by namespace, kind, name and
-// HPA. Several HPAs that scale the same are several targets.
+// All returns the targets of every namespace that are scaled on a metric of ours,
+// sorted by namespace, kind, name and HPA. Several HPAs that scale the same are
+// several targets.
 func (w *Watcher) All() []Target { return w.current.Load().targets }
+
+// OptedIn returns the targets of every namespace whose HPA asks for them to go to zero,
+// sorted as All. Those with a mistake are among them, and with them HPAs that scale
+// on no metric of ours and are not in All.
+func (w *Watcher) OptedIn() []Target { return w.current.Load().optedIn }
 
 // Targets returns those of All that are in a namespace.
 func (w *Watcher) Targets(namespace string) []Target {
@@ -104,8 +111,8 @@ func (w *Watcher) Targets(namespace string) []Target {
 	return all[from:to:to]
 }
 
-// Changed returns a channel that is closed at the next change of what All, Targets or
-// Synced return. To miss none, take the channel first and read then.
+// Changed returns a channel that is closed at the next change of what All, Targets,
+// OptedIn or Synced return. To miss none, take the channel first and read then.
 func (w *Watcher) Changed() <-chan struct{} { return w.current.Load().changed }
 
 // adjust ends the watches of namespaces that are not wanted any more and returns
@@ -153,25 +160,34 @@ func (w *Watcher) publish() {
 		}
 	}
 	slices.SortFunc(all, compare)
-	w.reportShared(all)
-	before := w.current.Swap(&snapshot{targets: all, changed: make(chan struct{})})
+	w.heedShared(all)
+	next := &snapshot{changed: make(chan struct{})}
+	for _, t := range all {
+		if len(t.Metrics) > 0 {
+			next.targets = append(next.targets, t)
+		}
+		if t.Zero.Wanted {
+			next.optedIn = append(next.optedIn, t)
+		}
+	}
+	before := w.current.Swap(next)
 	close(before.changed)
 }
 
-// reportShared logs what more than one HPA scales, once. They are all kept: it is the
-// HPA controller that refuses to scale then (condition AmbiguousSelector), not us.
-func (w *Watcher) reportShared(sorted []Target) {
-	shared := map[string]bool{}
-	for i, t := range sorted {
-		if i == 0 || sorted[i-1].String() != t.String() {
-			continue
-		}
-		if shared[t.String()] = true; !w.shared[t.String()] {
+// heedShared logs what more than one HPA scales, once, and makes it a mistake to go
+// to zero there. They are all kept: it is the HPA controller that refuses to scale
+// then (condition AmbiguousSelector), not us.
+func (w *Watcher) heedShared(sorted []Target) {
+	known := w.shared
+	w.shared = map[scaled]bool{}
+	for _, group := range shared(sorted) {
+		refuseShared(sorted, group)
+		first, second := sorted[group[0]], sorted[group[1]]
+		if w.shared[first.scaled()] = true; !known[first.scaled()] {
 			w.log.Warn("Two HorizontalPodAutoscalers scale one target; give it one with both metrics",
-				"target", t.String(), "hpa", sorted[i-1].HPA, "other", t.HPA)
+				"target", first.String(), "hpa", first.HPA, "other", second.HPA)
 		}
 	}
-	w.shared = shared
 }
 
 func compare(a, b Target) int {
