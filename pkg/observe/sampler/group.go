@@ -3,7 +3,9 @@ package sampler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/observe/internal/perbroker"
@@ -18,6 +20,7 @@ type Group struct {
 	recorder Recorder
 	log      *slog.Logger
 	loops    perbroker.Group[*loop]
+	running  sync.Map // broker → its loop
 }
 
 // NewGroup makes a group without brokers. The outcome of each turn goes to the
@@ -34,8 +37,9 @@ func (g *Group) Apply(ctx context.Context, specs []Spec) {
 	loops := make([]*loop, 0, len(specs))
 	for _, spec := range specs {
 		loops = append(loops, &loop{
-			spec: spec, store: g.store, recorder: g.recorder,
-			log: g.log.With("namespace", spec.Ref.Namespace, "broker", spec.Ref.Name),
+			spec: spec, store: g.store, recorder: g.recorder, running: &g.running,
+			log:    g.log.With("namespace", spec.Ref.Namespace, "broker", spec.Ref.Name),
+			demand: newDemand(),
 		})
 	}
 	g.loops.Apply(ctx, loops)
@@ -44,6 +48,34 @@ func (g *Group) Apply(ctx context.Context, specs []Spec) {
 // Wait blocks until every loop has returned, which needs the context given to
 // Apply to be done.
 func (g *Group) Wait() { g.loops.Wait() }
+
+// Fresh has a sample of a broker taken that begins after the call, and returns when
+// the store has it: nil, or why that turn failed. It does not wait for the schedule,
+// which goes on from that turn. Calls at the same time share a turn. It blocks until
+// then, or until ctx is done.
+func (g *Group) Fresh(ctx context.Context, ref queue.BrokerRef) error {
+	l, ok := g.loop(ref)
+	if !ok {
+		return fmt.Errorf("broker %s cannot be sampled afresh: %w", ref, errNotSampled)
+	}
+	return l.demand.fresh(ctx, ref)
+}
+
+// Hurry has the next sample of a broker taken now, or right after the one that is
+// being taken. It does not wait for it. Of a broker that is not sampled it does
+// nothing.
+func (g *Group) Hurry(ref queue.BrokerRef) {
+	if l, ok := g.loop(ref); ok {
+		l.demand.hurry()
+	}
+}
+
+// loop does not wait for a call of Apply, as a look by way of loops would.
+func (g *Group) loop(ref queue.BrokerRef) (*loop, bool) {
+	found, _ := g.running.Load(ref)
+	l, ok := found.(*loop)
+	return l, ok
+}
 
 // Alive returns nil if every loop keeps to its schedule, else an error that
 // names those that hang.
@@ -64,10 +96,12 @@ func (l *loop) Fingerprint() string { return l.spec.Fingerprint }
 func (l *loop) Begin() {
 	l.lastTurn.Store(time.Now().UnixNano())
 	l.store.Declare(l.spec.Declaration)
+	l.running.Store(l.spec.Ref, l)
 }
 
 // Ended drops what is known of the broker.
 func (l *loop) Ended() {
+	l.running.Delete(l.spec.Ref)
 	l.store.Forget(l.spec.Ref)
 	l.recorder.Forget(l.spec.Ref)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	// maxPause bounds the pause between attempts at a broker that fails, so that
 	// its return is noticed soon. An interval above it is kept to.
 	maxPause = 2 * time.Second
+	// restPause is the pause where seldom samples do, unless the Spec says another.
+	restPause = 5 * time.Second
 	// overdue is how long past its interval and time-out a turn may be before
 	// the loop counts as hanging. It allows for a machine that is short of CPU.
 	overdue = 30 * time.Second
@@ -47,6 +50,16 @@ type Spec struct {
 	Interval time.Duration
 	// Timeout bounds one turn.
 	Timeout time.Duration
+	// Rest is asked before the pause after each turn that succeeded. Where it returns
+	// true, RestInterval takes the place of Interval. It must not block. Nil stands
+	// for never.
+	Rest func() bool
+	// RestInterval is not heeded if it is shorter than Interval. Zero stands for 5 s,
+	// or half of MaxAge if that is less.
+	RestInterval time.Duration
+	// Sampled is called after each turn, successful or not, when the store has what
+	// it gave. It must not block. Nil if nobody is to be told.
+	Sampled func()
 	// Fingerprint changes whenever anything about the broker does: the loop is
 	// then replaced by a new one.
 	Fingerprint string
@@ -60,7 +73,9 @@ type loop struct {
 	spec     Spec
 	store    *snapshot.Store
 	recorder Recorder
+	running  *sync.Map // of the group: where the loop is found by its broker
 	log      *slog.Logger
+	demand   *demand
 
 	lastTurn atomic.Int64 // Unix nanoseconds of the last turn's start
 	failing  bool         // whether the last turn failed
@@ -70,10 +85,10 @@ type loop struct {
 
 // Run samples until ctx is done. It blocks.
 func (l *loop) Run(ctx context.Context) {
+	defer close(l.demand.ended)
 	broker, err := l.spec.Open()
 	if err != nil {
-		l.fail(err, time.Now())
-		l.idle(ctx)
+		l.idle(ctx, err)
 		return
 	}
 	defer func() {
@@ -84,35 +99,50 @@ func (l *loop) Run(ctx context.Context) {
 	for {
 		started := time.Now()
 		l.lastTurn.Store(started.UnixNano())
-		l.turn(ctx, broker, started)
-		if !sleep(ctx, l.pause-time.Since(started)) {
+		current := l.demand.begin()
+		err := l.sample(ctx, broker, started)
+		if ctx.Err() != nil {
+			return
+		}
+		l.told(current, err)
+		if !l.sleep(ctx, l.pause-time.Since(started)) {
 			return
 		}
 	}
 }
 
-// idle keeps a loop alive that has nothing to sample.
-func (l *loop) idle(ctx context.Context) {
+// idle keeps a loop alive that has nothing to sample, for the given reason.
+func (l *loop) idle(ctx context.Context, reason error) {
+	l.fail(reason, time.Now())
 	for {
 		l.lastTurn.Store(time.Now().UnixNano())
-		if !sleep(ctx, l.spec.Interval) {
+		l.told(l.demand.begin(), reason)
+		if !l.sleep(ctx, l.spec.Interval) {
 			return
 		}
 	}
 }
 
-// turn takes one sample and sets the pause until the next turn.
-func (l *loop) turn(ctx context.Context, broker Broker, started time.Time) {
+// told tells those who wait for it that a turn has ended.
+func (l *loop) told(ended *turn, err error) {
+	ended.end(err)
+	if l.spec.Sampled != nil {
+		l.spec.Sampled()
+	}
+}
+
+// sample takes one sample and sets the pause until the next turn.
+func (l *loop) sample(ctx context.Context, broker Broker, started time.Time) error {
 	turnCtx, cancel := context.WithTimeout(ctx, l.spec.Timeout)
 	defer cancel()
 	sample, err := broker.Sample(turnCtx)
 	if ctx.Err() != nil {
-		return // stopped: what the turn gave is of no interest, nor is its failure
+		return ctx.Err() // stopped: what the turn gave is of no interest, nor is its failure
 	}
 	l.recorder.Sampled(l.spec.Ref, time.Since(started), err)
 	if err != nil {
 		l.fail(err, time.Now())
-		return
+		return err
 	}
 	l.store.Put(l.spec.Ref, sample)
 	if l.failing {
@@ -120,7 +150,24 @@ func (l *loop) turn(ctx context.Context, broker Broker, started time.Time) {
 	}
 	l.failing = false
 	l.reportDegraded(sample.Degraded)
-	l.pause = jittered(l.spec.Interval)
+	l.pause = jittered(l.usualPause())
+	return nil
+}
+
+// usualPause is that of a broker that answers.
+func (l *loop) usualPause() time.Duration {
+	if l.spec.Rest != nil && l.spec.Rest() {
+		return l.rest()
+	}
+	return l.spec.Interval
+}
+
+// rest is the pause where seldom samples do. By itself it leaves counts young enough.
+func (l *loop) rest() time.Duration {
+	if l.spec.RestInterval > 0 {
+		return max(l.spec.Interval, l.spec.RestInterval)
+	}
+	return max(l.spec.Interval, min(restPause, l.spec.MaxAge/2))
 }
 
 // reportDegraded logs when a part of the broker can no longer be read, and when
@@ -151,11 +198,18 @@ func (l *loop) fail(err error, at time.Time) {
 // schedule allows.
 func (l *loop) alive(now time.Time) error {
 	since := now.Sub(time.Unix(0, l.lastTurn.Load()))
-	if limit := max(l.spec.Interval, maxPause) + l.spec.Timeout + overdue; since > limit {
+	if limit := l.longestPause() + l.spec.Timeout + overdue; since > limit {
 		return fmt.Errorf("the sampling loop of broker %s has not begun a turn for %s (limit %s)",
 			l.spec.Ref, since.Round(time.Second), limit)
 	}
 	return nil
+}
+
+func (l *loop) longestPause() time.Duration {
+	if l.spec.Rest == nil {
+		return max(l.spec.Interval, maxPause)
+	}
+	return max(l.rest(), maxPause)
 }
 
 // jittered shortens d by up to the jitter's share.
@@ -163,15 +217,16 @@ func jittered(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Float64()*jitter*float64(d))
 }
 
-// sleep waits for d, or not at all if d is negative, and tells whether ctx
-// still goes on.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits for d, not at all if d is negative, and no longer than until a turn is
+// wanted. It tells whether ctx still goes on.
+func (l *loop) sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(max(d, 0))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
+	case <-l.demand.now:
 	case <-timer.C:
-		return ctx.Err() == nil
 	}
+	return ctx.Err() == nil
 }

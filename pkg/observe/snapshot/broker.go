@@ -23,8 +23,9 @@ type Broker struct {
 	// FailedAt is when Failure happened.
 	FailedAt time.Time
 
-	sample *queue.Sample // the latest good one, nil before the first
-	labels *labelIndex
+	sample  *queue.Sample // the latest good one, nil before the first
+	arrived arrivals      // backlogs that go over those of the sample
+	labels  *labelIndex
 }
 
 func newBroker(d Declaration) *Broker {
@@ -115,9 +116,20 @@ func (b *Broker) Labels() []string { return b.labels.sorted }
 // Has tells whether a queue of that label is known.
 func (b *Broker) Has(label string) bool { return len(b.labels.names[label]) > 0 }
 
+// Name returns the broker's own name of the queue of that label. The error is as that of
+// Lookup where no queue, or more than one, has it.
+func (b *Broker) Name(label string) (string, error) {
+	name, err := b.labels.name(label)
+	if err != nil {
+		return "", fmt.Errorf("broker %s: %w", b.Ref, err)
+	}
+	return name, nil
+}
+
 // Lookup returns what the queue of that label holds, with each count unknown
-// that is older than MaxAge at now. The error says why nothing is known of the
-// queue: ErrUnknownQueue, not sampled yet, or a label that several queues share.
+// that is older than MaxAge at now; its backlog may be younger than the sample, see
+// Store.PutBacklogs. The error says why nothing is known of the queue:
+// ErrUnknownQueue, not sampled yet, or a label that several queues share.
 func (b *Broker) Lookup(label string, now time.Time) (queue.Depth, error) {
 	name, err := b.labels.name(label)
 	if err != nil {
@@ -129,6 +141,9 @@ func (b *Broker) Lookup(label string, now time.Time) (queue.Depth, error) {
 	depth, ok := b.sample.Queues[name]
 	if !ok {
 		return queue.Depth{}, fmt.Errorf("broker %s: the latest sample lacks queue %s", b.Ref, label)
+	}
+	if arrived, ok := b.arrived.count(name); ok {
+		depth.Backlog = arrived
 	}
 	return queue.Depth{
 		Backlog:   b.fresh(label, depth.Backlog, now),
@@ -171,7 +186,7 @@ func (b *Broker) withSample(sample *queue.Sample) *Broker {
 	if !labels.covers(sample.Queues) {
 		labels = newLabelIndex(b.Queues, maps.Keys(sample.Queues))
 	}
-	return &Broker{Declaration: b.Declaration, sample: sample, labels: labels}
+	return &Broker{Declaration: b.Declaration, sample: sample, arrived: b.arrived.over(sample), labels: labels}
 }
 
 func (b *Broker) withFailure(err error, at time.Time) *Broker {

@@ -77,6 +77,12 @@ func (s *Store) Fail(ref queue.BrokerRef, err error, at time.Time) {
 	})
 }
 
+// Broker returns the view of one broker, and whether it is declared.
+func (s *Store) Broker(ref queue.BrokerRef) (*Broker, bool) {
+	b, ok := s.brokers.Load().byRef[ref]
+	return b, ok
+}
+
 // Namespace returns the brokers of one namespace, sorted by name. The slice and
 // what it holds must not be changed.
 func (s *Store) Namespace(namespace string) []*Broker {
@@ -99,17 +105,23 @@ func (s *Store) Ready() error {
 	return errors.Join(errs...)
 }
 
-// update replaces one broker's view by what change makes of it; nil removes it.
+// update replaces one broker's view by what change makes of it; nil removes it, and
+// the same view changes nothing.
 // The cost follows the number of brokers, not of queues.
 func (s *Store) update(ref queue.BrokerRef, change func(*Broker) *Broker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.brokers.Load()
+	before := old.byRef[ref]
+	next := change(before)
+	if next == before {
+		return
+	}
 	byRef := maps.Clone(old.byRef)
 	if byRef == nil {
 		byRef = map[queue.BrokerRef]*Broker{}
 	}
-	if next := change(byRef[ref]); next != nil {
+	if next != nil {
 		byRef[ref] = next
 	} else {
 		delete(byRef, ref)
