@@ -65,6 +65,23 @@ func (k Keys) Queue(queue string, priority int) string {
 	return k.prefix + queue + k.separator + strconv.Itoa(priority)
 }
 
+// QueuesOf are the queues of which a list may be, by its key: where a name ends like
+// a priority, that of the whole name as well. There is none for a key without the
+// prefix.
+func (k Keys) QueuesOf(key string) []string {
+	name, ok := strings.CutPrefix(key, k.prefix)
+	if !ok {
+		return nil
+	}
+	queues := []string{name}
+	if last := len(name) - 1; last >= 0 && name[last] >= '1' && name[last] <= '0'+MaxPriority {
+		if queue, ok := strings.CutSuffix(name[:last], k.separator); ok {
+			queues = append(queues, queue)
+		}
+	}
+	return queues
+}
+
 // Binding is the set of an exchange's bindings.
 func (k Keys) Binding(exchange string) string { return k.prefix + bindingKey + exchange }
 

@@ -72,6 +72,9 @@ type Config struct {
 	// block. In flight is then what is held unacknowledged and what executes, each
 	// task once, by its id; one without a queue may be of any. Nil: nobody knows.
 	Executing func() []monitor.ExecutingTask
+
+	// Untold has a Lookout not ask to be told of writes (CLIENT TRACKING).
+	Untold bool
 }
 
 // withDefaults fills in what is empty.
@@ -108,7 +111,7 @@ func (c Config) settings(u celery.BrokerURL) server.Settings {
 	return server.Settings{
 		URL: u, MasterName: c.MasterName,
 		SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
-		TLS: transport.Files{CA: c.CAFile, Cert: c.CertFile, Key: c.KeyFile}, Timeout: c.Timeout,
+		TLS: transport.Files{CA: c.CAFile, Cert: c.CertFile, Key: c.KeyFile}, Timeout: c.Timeout, Untold: c.Untold,
 	}
 }
 

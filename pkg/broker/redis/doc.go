@@ -51,6 +51,12 @@
 // by remote control, which is the only thing that this package ever writes: a list
 // for the replies, which expires whatever happens.
 //
+// # Looking out
+//
+// Lookout reads how much waits in a few queues, and is told by the server when one of
+// them is written (CLIENT TRACKING), on two connections of its own; where the server
+// does not tell, it reads alone.
+//
 // # Replicas
 //
 // A replica in step with its primary may be read. One that has lost its primary

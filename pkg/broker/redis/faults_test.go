@@ -372,19 +372,8 @@ func TestOneTransactionPerSample(t *testing.T) {
 func TestServerThatLoadsItsData(t *testing.T) {
 	b := startKombu(t, redis.Config{})
 	b.Publish(t, "celery", make([]brokertest.Message, 50)...)
-	// Loading is made to take a second: a hundred keys, 10 ms each, between which
-	// the server answers clients. What compresses well would be read at once.
-	b.do(t, func(ctx context.Context, p goredis.Pipeliner) {
-		for i := range 100 {
-			p.Set(ctx, fmt.Sprintf("key-%d", i), rand.Text()+strings.Repeat(rand.Text(), 100), 0)
-		}
-		p.ConfigSet(ctx, "rdbcompression", "no")
-		p.ConfigSet(ctx, "key-load-delay", "10000")
-		p.ConfigSet(ctx, "loading-process-events-interval-bytes", "1024")
-	})
 	d := b.NewDriver(t, brokertest.RightPassword, "celery")
-	reloaded := make(chan error, 1)
-	go func() { reloaded <- b.Admin().Do(context.Background(), "debug", "reload").Err() }()
+	reloaded := b.reloadSlowly(t)
 	loading := false
 	for {
 		s, err := d.Sample(t.Context())
@@ -404,4 +393,21 @@ func TestServerThatLoadsItsData(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// reloadSlowly has the server load its data again, for a second: a hundred keys, 10 ms
+// each, between which it answers clients. What compresses well would be read at once.
+func (b *kombuBroker) reloadSlowly(t *testing.T) (reloaded <-chan error) {
+	t.Helper()
+	b.do(t, func(ctx context.Context, p goredis.Pipeliner) {
+		for i := range 100 {
+			p.Set(ctx, fmt.Sprintf("key-%d", i), rand.Text()+strings.Repeat(rand.Text(), 100), 0)
+		}
+		p.ConfigSet(ctx, "rdbcompression", "no")
+		p.ConfigSet(ctx, "key-load-delay", "10000")
+		p.ConfigSet(ctx, "loading-process-events-interval-bytes", "1024")
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- b.Admin().Do(context.Background(), "debug", "reload").Err() }()
+	return ended
 }

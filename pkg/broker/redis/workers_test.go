@@ -24,7 +24,7 @@ import (
 const patience = 60 * time.Second
 
 // await polls until something is so.
-func await(t *testing.T, what string, isSo func() bool) {
+func await(t testing.TB, what string, isSo func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !isSo(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

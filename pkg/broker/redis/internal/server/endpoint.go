@@ -29,6 +29,8 @@ type Settings struct {
 	TLS transport.Files
 	// Timeout bounds each dial, read and write.
 	Timeout time.Duration
+	// Untold has Track not ask to be told of writes.
+	Untold bool
 }
 
 // Endpoint is one server, or one service behind sentinels. It is safe for
@@ -40,6 +42,7 @@ type Endpoint struct {
 	DB      int
 	client  *goredis.Client
 	timeout time.Duration
+	untold  bool
 }
 
 // New makes the endpoints of a URL, to be tried in turn. It reads the TLS files
@@ -56,7 +59,7 @@ func New(s Settings) ([]Endpoint, error) {
 		if err != nil {
 			return nil, errors.Join(err, CloseAll(endpoints))
 		}
-		endpoints = append(endpoints, Endpoint{server.Address(), server.DB, newClient(s, server, secure), s.Timeout})
+		endpoints = append(endpoints, Endpoint{server.Address(), server.DB, newClient(s, server, secure), s.Timeout, s.Untold})
 	}
 	return endpoints, nil
 }
@@ -105,17 +108,21 @@ func newSentinel(s Settings) (Endpoint, error) {
 		DialTimeout: s.Timeout, ReadTimeout: s.Timeout, WriteTimeout: s.Timeout, PoolTimeout: s.Timeout,
 		ContextTimeoutEnabled: true,
 	})
-	return Endpoint{fmt.Sprintf("%s of sentinels %s", s.MasterName, u), first.DB, client, s.Timeout}, nil
+	return Endpoint{fmt.Sprintf("%s of sentinels %s", s.MasterName, u), first.DB, client, s.Timeout, s.Untold}, nil
 }
 
 // Exec runs the commands in one exchange: as one transaction if atomic. The
 // error is that of the exchange, and nil only if every command has its own
 // reply, be it an error.
 func (e Endpoint) Exec(ctx context.Context, atomic bool, commands []goredis.Cmder) error {
-	pipe := e.client.Pipeline()
 	if atomic {
-		pipe = e.client.TxPipeline()
+		return exec(ctx, e.client.TxPipeline(), commands)
 	}
+	return exec(ctx, e.client.Pipeline(), commands)
+}
+
+// exec runs the commands through a pipeline; see Endpoint.Exec.
+func exec(ctx context.Context, pipe goredis.Pipeliner, commands []goredis.Cmder) error {
 	for _, c := range commands {
 		c.SetErr(errNoReply) // some are used again for each sample
 	}

@@ -44,19 +44,19 @@ func (e Endpoint) Subscribe(ctx context.Context, patterns []string) (*Subscripti
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
 	s := &Subscription{pubsub: e.client.PSubscribe(ctx), began: time.Now()} // no pattern, no I/O yet
-	if err := s.confirm(ctx, e.timeout, patterns); err != nil {
+	if err := s.confirm(ctx, e.timeout, s.pubsub.PSubscribe, patterns); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// confirm sends the patterns. One command confirms them all in one go, so that no
-// message comes in between.
-func (s *Subscription) confirm(ctx context.Context, timeout time.Duration, patterns []string) error {
-	if err := s.pubsub.PSubscribe(ctx, patterns...); err != nil {
+// confirm subscribes to the names. One command confirms them all in one go, so that
+// no message comes in between.
+func (s *Subscription) confirm(ctx context.Context, timeout time.Duration, subscribe func(context.Context, ...string) error, names []string) error {
+	if err := subscribe(ctx, names...); err != nil {
 		return err
 	}
-	for range patterns {
+	for range names {
 		reply, err := s.pubsub.ReceiveTimeout(ctx, timeout)
 		if err != nil {
 			return err
@@ -82,6 +82,11 @@ func (s *Subscription) Close() error {
 // error, or what is wrong with the connection. It waits for heard to return, which
 // is to do so soon: the server drops those that read too slowly.
 func (s *Subscription) Receive(ctx context.Context, heard func(pattern, payload string)) error {
+	return s.hear(ctx, func(m *goredis.Message) { heard(m.Pattern, m.Payload) })
+}
+
+// hear is Receive, with all that is said of a message.
+func (s *Subscription) hear(ctx context.Context, heard func(*goredis.Message)) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(ctx, stop) })
@@ -92,16 +97,19 @@ func (s *Subscription) Receive(ctx context.Context, heard func(pattern, payload 
 
 // receive reads until the connection is closed, and never only until some time: in
 // the midst of a message, the rest would be taken for something else.
-func (s *Subscription) receive(ctx context.Context, heard func(pattern, payload string)) error {
+func (s *Subscription) receive(ctx context.Context, heard func(*goredis.Message)) error {
 	for {
 		reply, err := s.pubsub.Receive(ctx)
+		if isNullMessage(err) {
+			reply, err = &goredis.Message{}, nil
+		}
 		if err != nil && !isReply(err) { // the refusal of a ping is a sign of life as well
 			return lost(err)
 		}
 		s.noteLife()
 		switch reply := reply.(type) {
 		case *goredis.Message:
-			heard(reply.Pattern, reply.Payload)
+			heard(reply)
 			s.noteLife()
 		case *goredis.Subscription:
 			return lost(errReconnected)
