@@ -149,7 +149,7 @@ func (d *Driver) acknowledged() map[string]int64 {
 
 // ask fills in the server's answers.
 func (d *Driver) ask(ctx context.Context, r *reading, names []string) error {
-	answers, err := d.connection.Ready(ctx, names)
+	answers, err := d.connection.Ready(ctx, names, nil)
 	if err != nil {
 		return err
 	}

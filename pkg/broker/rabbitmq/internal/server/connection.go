@@ -4,22 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync/atomic"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-	"golang.org/x/sync/errgroup"
+
+	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/frames"
 )
 
 const (
-	// maxChannels bounds the channels of a connection, over which the questions
-	// of a sample are spread: each has one question under way. With half as many,
-	// a sample of 1,000 queues takes a third longer; with twice as many, as long
-	// (BenchmarkSample, server on the same machine).
-	maxChannels = 16
-	// maxName is the longest name of a queue, in bytes (AMQP 0-9-1, shortstr).
-	maxName = 255
+	// width is over how many channels questions are spread, which the server's cores
+	// then answer side by side. TODO figures
+	width = 4
+	// worthwhile is for how many questions a further channel is taken.
+	worthwhile = 16
+	// maxChannels bounds the channels of a connection: those beyond width take the
+	// place of such as wait for the answer of a queue that gives none.
+	maxChannels = 32
 )
 
 // ErrMissing says that the broker has no queue of that name.
@@ -29,7 +29,16 @@ var ErrMissing = errors.New("the broker has no such queue")
 // concurrent use.
 type Connection struct {
 	session
-	channels [maxChannels]*amqp.Channel
+	split *splitter
+	// closed gets why the connection has ended.
+	closed chan *amqp.Error
+	// lanes are those that were ever taken; the number of a channel is one more.
+	lanes []*lane
+	out   []byte
+}
+
+func newConnection(s session, split *splitter) *Connection {
+	return &Connection{session: s, split: split, closed: s.link.NotifyClose(make(chan *amqp.Error, 1))}
 }
 
 // Answer is what the server says of one queue.
@@ -47,71 +56,134 @@ func (c *Connection) ClusterName() string {
 	return name
 }
 
-// Ready asks for each queue how many of its messages wait. The answers are in
-// the order of the names. What is wrong with a single queue is the error of its
-// answer; an error of the connection, which is then of no more use, is returned.
-// It blocks until all are answered, or ctx is done.
-func (c *Connection) Ready(ctx context.Context, names []string) ([]Answer, error) {
-	answers := make([]Answer, len(names))
-	var next atomic.Int64
-	var askers errgroup.Group
-	for i := range min(len(names), maxChannels) {
-		askers.Go(func() error {
-			for {
-				n := int(next.Add(1)) - 1
-				if n >= len(names) {
-					return nil
-				}
-				var err error
-				if answers[n], err = c.ask(i, names[n]); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	if err := c.during(ctx, askers.Wait); err != nil {
+// Ready asks for each queue how many of its messages wait, by passive declarations,
+// which make nothing. The answers are in the order of the names. Doubts are those that
+// the server may well not have, if that is known: it drops what is asked behind one, so
+// that they are put last.
+//
+// What is wrong with a single queue is the error of its answer. Ready blocks until all
+// are answered, or ctx is at its end: if the server has said anything by then, it is
+// queues that are silent, and what has come is returned. An error is one of the
+// connection, which is then of no more use.
+func (c *Connection) Ready(ctx context.Context, names []string, doubts map[string]bool) ([]Answer, error) {
+	if err := c.takeIn(&round{}, c.split.take()); err != nil { // of rounds that are over
 		return nil, err
 	}
-	return answers, nil
-}
-
-// ask asks about one queue over channel number i, by a passive declaration: it
-// makes nothing. A server closes the channel of a question that it refuses.
-func (c *Connection) ask(i int, name string) (Answer, error) {
-	if name == "" || len(name) > maxName {
-		return Answer{Err: fmt.Errorf("its name has %d bytes, a queue's has 1 to %d", len(name), maxName)}, nil
-	}
-	if c.channels[i] == nil {
-		channel, err := c.link.Channel()
-		if err != nil {
-			return Answer{}, err
+	r := newRound(names, doubts, c.isSilent)
+	for r.left > 0 {
+		if err := c.put(ctx, r); err != nil {
+			return nil, err
 		}
-		c.channels[i] = channel
+		switch err := c.hear(ctx, r); {
+		case errors.Is(err, context.DeadlineExceeded) && r.heard:
+			for _, l := range c.lanes {
+				l.suspend(r)
+			}
+			return r.answers, nil
+		case err != nil:
+			return nil, err
+		}
 	}
-	queue, err := c.channels[i].QueueDeclarePassive(name, false, false, false, false, nil)
-	if err == nil {
-		return Answer{Ready: int64(queue.Messages), Consumers: int64(queue.Consumers)}, nil
-	}
-	c.channels[i] = nil
-	var refusal *amqp.Error
-	if !errors.As(err, &refusal) || !closesChannelAlone(refusal) {
-		return Answer{}, err
-	}
-	if isMissing(refusal) {
-		return Answer{Err: ErrMissing}, nil
-	}
-	return Answer{Err: fmt.Errorf("the broker refuses to say: %w", err)}, nil
+	return r.answers, c.put(ctx, r) // it may be for the server to forget channels
 }
 
-// closesChannelAlone reports whether the server has closed a channel and not the
-// whole connection (AMQP 0-9-1, 1.2, reply codes).
-func closesChannelAlone(err *amqp.Error) bool {
-	soft := []int{amqp.AccessRefused, amqp.NotFound, amqp.ResourceLocked, amqp.PreconditionFailed}
-	return err.Server && slices.Contains(soft, err.Code)
+// put sends what can be sent at once.
+func (c *Connection) put(ctx context.Context, r *round) error {
+	c.out = c.out[:0]
+	for _, l := range c.lanes {
+		c.out = l.confirm(c.out)
+	}
+	idle := c.idle(r)
+	for i, l := range idle {
+		left := len(idle) - i
+		share := max(worthwhile, (len(r.sure)+left-1)/left)
+		c.out = l.put(c.out, r, r.next(min(share, l.depth)))
+	}
+	if len(c.out) == 0 {
+		return nil
+	}
+	return c.during(ctx, func() error {
+		_, err := c.socket.Write(c.out)
+		return err
+	})
+}
+
+// idle are the lanes to put questions in. There are as many as are worth while, some
+// of which may be busy.
+func (c *Connection) idle(r *round) []*lane {
+	wanted := min(width, max((len(r.sure)+worthwhile-1)/worthwhile, len(r.doubtful)))
+	var idle []*lane
+	usable := 0
+	for _, l := range c.lanes {
+		if l.overdue > 0 {
+			continue
+		}
+		if usable++; len(l.asked) == 0 && len(idle) < wanted {
+			idle = append(idle, l)
+		}
+	}
+	for ; usable < width && len(idle) < wanted && len(c.lanes) < c.mostLanes(); usable++ {
+		l := &lane{channel: uint16(len(c.lanes) + 1), depth: worthwhile}
+		c.lanes, idle = append(c.lanes, l), append(idle, l)
+	}
+	return idle
+}
+
+// mostLanes is how many channels there may be.
+func (c *Connection) mostLanes() int {
+	if most := int(c.link.Config.ChannelMax); most > 0 { // what was agreed upon; 0: no limit
+		return min(most, maxChannels)
+	}
+	return maxChannels
+}
+
+// isSilent is whether the server still owes an answer about a queue.
+func (c *Connection) isSilent(name string) bool {
+	for _, l := range c.lanes {
+		if l.overdue > 0 && l.silent == name {
+			return true
+		}
+	}
+	return false
+}
+
+// hear waits for replies, and takes them in.
+func (c *Connection) hear(ctx context.Context, r *round) error {
+	select {
+	case <-c.split.came:
+		return c.takeIn(r, c.split.take())
+	case err := <-c.closed:
+		if err == nil {
+			err = amqp.ErrClosed
+		}
+		return c.socket.cause(ctx, err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *Connection) takeIn(r *round, replies []frames.Reply) error {
+	for _, reply := range replies {
+		r.heard = true
+		n := int(reply.Channel)
+		if n > len(c.lanes) || !c.lanes[n-1].take(r, reply) {
+			return fmt.Errorf("%w: it answers over channel %d what nobody has asked", frames.ErrMalformed, n)
+		}
+	}
+	return nil
+}
+
+// refusal is why the server has closed a channel.
+func refusal(reply frames.Reply) error {
+	if isMissing(reply) {
+		return ErrMissing
+	}
+	why := &amqp.Error{Code: int(reply.Code), Reason: reply.Text, Server: true}
+	return fmt.Errorf("the broker refuses to say: %w", why)
 }
 
 // isMissing tells a queue that does not exist from one whose node is down, for
 // which the code is the same (rabbit_amqqueue.erl, absent/2).
-func isMissing(err *amqp.Error) bool {
-	return err.Code == amqp.NotFound && strings.Contains(err.Reason, "no queue '")
+func isMissing(reply frames.Reply) bool {
+	return reply.Code == amqp.NotFound && strings.Contains(reply.Text, "no queue '")
 }

@@ -65,25 +65,31 @@ func New(u celery.BrokerURL, files transport.Files, login string) ([]Endpoint, e
 
 // Dial connects and logs in. It blocks until that is done, or ctx is.
 func (e Endpoint) Dial(ctx context.Context) (*Connection, error) {
-	s, err := e.logIn(ctx, connectionName, heartbeat)
+	return e.DialAs(ctx, connectionName)
+}
+
+// DialAs is Dial, for a connection of which the management UI shows that name.
+func (e Endpoint) DialAs(ctx context.Context, name string) (*Connection, error) {
+	socket, err := e.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &Connection{session: s}, nil
+	split := newSplitter(socket)
+	s, err := e.logIn(ctx, socket, split, name, heartbeat)
+	if err != nil {
+		return nil, err
+	}
+	return newConnection(s, split), nil
 }
 
-// logIn connects and logs in. Name is what the management UI shows of it.
-func (e Endpoint) logIn(ctx context.Context, name string, heartbeat time.Duration) (session, error) {
-	plain, err := e.dial(ctx)
-	if err != nil {
-		return session{}, err
-	}
-	socket := &witness{Conn: plain}
+// logIn logs in over a connection, which reads and writes through the socket. Name is
+// what the management UI shows of it.
+func (e Endpoint) logIn(ctx context.Context, socket *witness, over net.Conn, name string, heartbeat time.Duration) (session, error) {
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(name)
-	link, err := amqp.Open(socket, amqp.Config{
+	link, err := amqp.Open(over, amqp.Config{
 		SASL: e.sasl(properties), Vhost: e.VirtualHost, Heartbeat: heartbeat, Locale: "en_US", Properties: properties,
 	})
 	if err != nil {
@@ -94,12 +100,16 @@ func (e Endpoint) logIn(ctx context.Context, name string, heartbeat time.Duratio
 }
 
 // dial connects, over TLS if that is asked for.
-func (e Endpoint) dial(ctx context.Context) (net.Conn, error) {
-	dialer := &net.Dialer{}
-	if e.TLS == nil {
-		return dialer.DialContext(ctx, "tcp", e.Address)
+func (e Endpoint) dial(ctx context.Context) (*witness, error) {
+	dial := (&net.Dialer{}).DialContext
+	if e.TLS != nil {
+		dial = (&tls.Dialer{Config: e.TLS}).DialContext
 	}
-	return (&tls.Dialer{NetDialer: dialer, Config: e.TLS}).DialContext(ctx, "tcp", e.Address)
+	connection, err := dial(ctx, "tcp", e.Address)
+	if err != nil {
+		return nil, err
+	}
+	return &witness{Conn: connection}, nil
 }
 
 // sasl is made anew for each connection: the client library empties it.

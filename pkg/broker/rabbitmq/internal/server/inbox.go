@@ -75,7 +75,11 @@ type Inbox struct {
 // until that is done, or ctx is. The error wraps ErrForbidden if the user may not do
 // that.
 func (e Endpoint) OpenInbox(ctx context.Context, settings InboxSettings) (*Inbox, error) {
-	s, err := e.logIn(ctx, settings.ConnectionName, inboxHeartbeat)
+	socket, err := e.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.logIn(ctx, socket, socket, settings.ConnectionName, inboxHeartbeat)
 	if err != nil {
 		return nil, err
 	}

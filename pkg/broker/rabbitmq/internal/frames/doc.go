@@ -1,0 +1,8 @@
+// Package frames writes and reads the few frames of AMQP 0-9-1 that it takes to ask
+// about queues. The client library asks one question of a channel, waits for its
+// answer, and spends a system call on each of the two. The protocol lets many
+// questions be sent at once: the server answers those of a channel in their order
+// (AMQP 0-9-1, 4.7).
+//
+// It is pure: it does no I/O.
+package frames

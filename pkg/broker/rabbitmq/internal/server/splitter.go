@@ -1,0 +1,177 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/frames"
+)
+
+const (
+	// splitterBuffer is how much is read at once, in bytes; the shortest reply has
+	// about 30.
+	splitterBuffer = 32 << 10
+	// maxUnread bounds the replies that nobody has taken.
+	maxUnread = 1 << 17
+	// signOfLife is how often the client library, which sees no reply, is shown that
+	// the server lives: a server that sends replies need send no heartbeats.
+	signOfLife = time.Second
+	// several replies in one read are a sign that more are on their way: they cost a
+	// third less if they are let come together for that long.
+	several = 4
+	gather  = 2 * time.Millisecond
+)
+
+// splitter is a connection that two share. The client library has channel 0, over
+// which it logs in, exchanges heartbeats and says farewell; the others are ours. It is
+// the library that reads, and what is for us is put aside. Who writes must write whole
+// frames at once, as the library does after the log-in.
+type splitter struct {
+	net.Conn
+
+	// What follows is for Read alone. The bytes between start and end are yet to be
+	// looked at, of which the first through are the library's.
+	buffer     []byte
+	start, end int
+	through    int
+	// alien is set where no frames come: the library is to say what is wrong.
+	alien bool
+	aside []frames.Reply
+	// many is whether the last read brought several replies.
+	many bool
+	// lives is set while the library has not been shown that replies came; shown is
+	// when it was last.
+	lives bool
+	shown time.Time
+
+	mutex   sync.Mutex
+	replies []frames.Reply
+	// came has a token while there may be replies.
+	came chan struct{}
+}
+
+func newSplitter(c net.Conn) *splitter {
+	return &splitter{Conn: c, buffer: make([]byte, splitterBuffer), came: make(chan struct{}, 1)}
+}
+
+// Read implements net.Conn, for the client library.
+func (s *splitter) Read(p []byte) (int, error) {
+	for {
+		if n := s.pass(p); n > 0 {
+			return n, nil
+		}
+		whole, err := s.next()
+		if whole {
+			continue
+		}
+		if err == nil {
+			err = s.handOver()
+		}
+		if err != nil {
+			return 0, err
+		}
+		if n := s.showLife(p); n > 0 {
+			return n, nil
+		}
+		if err := s.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// pass gives the library what has come for it.
+func (s *splitter) pass(p []byte) int {
+	b := s.buffer[s.start:s.end]
+	if !s.alien {
+		b = b[:min(len(b), s.through)]
+	}
+	n := copy(p, b)
+	s.start += n
+	s.through -= min(n, s.through)
+	return n
+}
+
+// next looks at the next frame. It is false if that is not there, or not all of it.
+func (s *splitter) next() (bool, error) {
+	b := s.buffer[s.start:s.end]
+	if s.through > 0 || len(b) < frames.HeaderSize {
+		return false, nil
+	}
+	h := frames.ParseHeader(b)
+	switch {
+	case !h.IsFrame():
+		s.alien = true
+		return true, nil
+	case h.Channel == 0:
+		s.through = h.Length
+		return true, nil
+	case h.Length > frames.MaxReply:
+		return false, fmt.Errorf("%w: a reply has %d bytes", frames.ErrMalformed, h.Length)
+	case len(b) < h.Length:
+		return false, nil
+	}
+	reply, err := frames.ParseReply(b[:h.Length])
+	if err != nil {
+		return false, err
+	}
+	s.aside = append(s.aside, reply)
+	s.start += h.Length
+	return true, nil
+}
+
+// handOver gives away what was put aside.
+func (s *splitter) handOver() error {
+	if len(s.aside) == 0 {
+		return nil
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if len(s.replies) > maxUnread {
+		return fmt.Errorf("%w: it sends replies that nobody has asked for", frames.ErrMalformed)
+	}
+	s.replies = append(s.replies, s.aside...)
+	s.many, s.lives = len(s.aside) >= several, true
+	s.aside = s.aside[:0]
+	select {
+	case s.came <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// showLife gives the library a heartbeat for the replies that it does not see.
+func (s *splitter) showLife(p []byte) int {
+	beat := frames.Heartbeat()
+	if !s.lives || s.through > 0 || len(p) < len(beat) || time.Since(s.shown) < signOfLife {
+		return 0
+	}
+	s.lives, s.shown = false, time.Now()
+	return copy(p, beat)
+}
+
+// fill reads what comes. There is room: the rest of a frame is short.
+func (s *splitter) fill() error {
+	if s.many {
+		time.Sleep(gather)
+		s.many = false
+	}
+	s.end = copy(s.buffer, s.buffer[s.start:s.end])
+	s.start = 0
+	n, err := s.Conn.Read(s.buffer[s.end:])
+	s.end += n
+	if n > 0 {
+		return nil // an error comes again
+	}
+	return err
+}
+
+// take returns the replies that have come.
+func (s *splitter) take() []frames.Reply {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	replies := s.replies
+	s.replies = nil
+	return replies
+}
