@@ -64,6 +64,8 @@ type Member struct {
 	// Pod is the pod's name, UID its identity.
 	Pod string
 	UID types.UID
+	// Host is the name by which its worker is heard.
+	Host string
 	// Ordinal is the pod's number in a StatefulSet, counted from the first one
 	// that the set has (spec.ordinals.start); -1 in a Deployment.
 	Ordinal int

@@ -23,9 +23,17 @@ func slim(object any) (any, error) {
 	case *corev1.Pod:
 		return slimPod(o), nil
 	case *appsv1.Deployment:
-		return &appsv1.Deployment{ObjectMeta: slimMeta(o.ObjectMeta)}, nil
+		return &appsv1.Deployment{
+			ObjectMeta: slimMeta(o.ObjectMeta),
+			Spec:       appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector},
+			Status:     appsv1.DeploymentStatus{Replicas: o.Status.Replicas},
+		}, nil
 	case *appsv1.StatefulSet:
-		return &appsv1.StatefulSet{ObjectMeta: slimMeta(o.ObjectMeta), Spec: appsv1.StatefulSetSpec{Ordinals: o.Spec.Ordinals}}, nil
+		return &appsv1.StatefulSet{
+			ObjectMeta: slimMeta(o.ObjectMeta),
+			Spec:       appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Ordinals: o.Spec.Ordinals},
+			Status:     appsv1.StatefulSetStatus{Replicas: o.Status.Replicas},
+		}, nil
 	}
 	return object, nil // a tombstone
 }
@@ -37,9 +45,7 @@ func slimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 func slimPod(p *corev1.Pod) *corev1.Pod {
 	kept := &corev1.Pod{ObjectMeta: slimMeta(p.ObjectMeta)}
 	kept.OwnerReferences, kept.DeletionTimestamp = p.OwnerReferences, p.DeletionTimestamp
-	if hash := p.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {
-		kept.Labels = map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}
-	}
+	kept.Labels = p.Labels // by which the pods of other kinds than ours are found
 	kept.Annotations = writable(p.Annotations)
 	kept.Spec = corev1.PodSpec{
 		Hostname: p.Spec.Hostname, HostNetwork: p.Spec.HostNetwork, NodeName: p.Spec.NodeName,

@@ -29,6 +29,7 @@ type space struct {
 	namespace string
 	now       func() time.Time
 	log       *slog.Logger
+	resized   func(Ref)
 
 	pods, deployments, sets cache.SharedIndexInformer
 	stop                    func()
@@ -39,10 +40,10 @@ type space struct {
 }
 
 // newSpace begins to watch a namespace.
-func newSpace(ctx context.Context, clients kubernetes.Interface, namespace string, now func() time.Time, log *slog.Logger) *space {
+func newSpace(ctx context.Context, clients kubernetes.Interface, namespace string, now func() time.Time, log *slog.Logger, resized func(Ref)) *space {
 	factory := informers.NewSharedInformerFactoryWithOptions(clients, 0, informers.WithNamespace(namespace), informers.WithTransform(slim))
 	s := &space{
-		namespace: namespace, now: now, log: log.With("namespace", namespace),
+		namespace: namespace, now: now, log: log.With("namespace", namespace), resized: resized,
 		pods: factory.Core().V1().Pods().Informer(), deployments: factory.Apps().V1().Deployments().Informer(),
 		sets: factory.Apps().V1().StatefulSets().Informer(), restarted: map[types.UID]time.Time{},
 	}
@@ -71,6 +72,8 @@ func (s *space) prepare() {
 		byHost: func(object any) ([]string, error) { return []string{hostOf(object.(*corev1.Pod))}, nil },
 	})
 	_, _ = s.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: s.noteRestart, DeleteFunc: s.forget})
+	_, _ = s.deployments.AddEventHandler(s.sizes())
+	_, _ = s.sets.AddEventHandler(s.sizes())
 	for what, informer := range map[string]cache.SharedIndexInformer{"pods": s.pods, "deployments": s.deployments, "statefulsets": s.sets} {
 		_ = informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { s.fail(what, err) })
 	}

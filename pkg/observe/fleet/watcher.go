@@ -37,6 +37,8 @@ type Watcher struct {
 	now     func() time.Time
 	log     *slog.Logger
 
+	resized func(Ref) // nil if nobody is to be told
+
 	mu     sync.RWMutex
 	spaces map[string]*space
 	heard  map[Ref]bool
@@ -64,7 +66,7 @@ func (w *Watcher) Watch(ctx context.Context, namespaces []string) {
 	}
 	for _, namespace := range namespaces {
 		if w.spaces[namespace] == nil {
-			w.spaces[namespace] = newSpace(ctx, w.clients, namespace, w.now, w.log)
+			w.spaces[namespace] = newSpace(ctx, w.clients, namespace, w.now, w.log, w.resized)
 		}
 	}
 }
@@ -186,7 +188,7 @@ func (w *Watcher) member(s *space, p *corev1.Pod, ref Ref, start int) (Member, b
 		restartedAt: s.restartedAt(p.UID), alone: len(p.Spec.Containers) == 1, shared: s.sharing(host),
 	}, heard, w.now())
 	m := Member{
-		Pod: p.Name, UID: p.UID, Ordinal: -1, Ready: isReady(p), Terminating: p.DeletionTimestamp != nil,
+		Pod: p.Name, UID: p.UID, Host: host, Ordinal: -1, Ready: isReady(p), Terminating: p.DeletionTimestamp != nil,
 		State: v.State, Reason: v.Reason, Since: v.Since, Active: v.Active, Slots: v.Slots, Annotations: p.Annotations,
 	}
 	if ref.Kind == StatefulSet {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/asking"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/beats"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -17,8 +19,6 @@ const (
 	// forgetAfter is how long a worker that has gone silent is remembered where it was
 	// never known to be in a pod.
 	forgetAfter = 10 * time.Minute
-	// maxRecent bounds the heartbeats that are remembered of one worker.
-	maxRecent = 64
 )
 
 // identity tells workers apart. Two of one node name and one process number,
@@ -44,16 +44,10 @@ type entry struct {
 	processed celery.Number
 	hadPod    bool // whether it was ever in a pod
 	succeeded bool // whether another process has begun under its name since it was heard
-	recent    []beat
+	recent    beats.Recent
 	declared  Declaration
 	share     share
-	questions
-}
-
-// beat is what one heartbeat said.
-type beat struct {
-	at     time.Time
-	active celery.Number
+	asking.Questions
 }
 
 func newBook(broker queue.BrokerRef, declared func(host string) Declaration) *book {
@@ -81,7 +75,7 @@ func (b *book) hear(e monitor.WorkerEvent, now time.Time) {
 	if entry.Queues == nil {
 		entry.declared = b.declared(entry.Host)
 	}
-	before, processed := beat{entry.HeardAt, entry.Active}, entry.processed.N
+	before, processed := beats.Beat{At: entry.HeardAt, Active: entry.Active}, entry.processed.N
 	entry.count(e, now)
 	b.account(entry, before, processed, now)
 }
@@ -122,7 +116,8 @@ func (e *entry) restart() {
 	e.OfflineAt = time.Time{}
 	e.Slots, e.Queues, e.Tasks = celery.Number{}, nil, nil
 	e.recent, e.processed, e.Active = nil, celery.Number{}, celery.Number{}
-	e.questions = newQuestions()
+	e.Told, e.ToldAt = 0, time.Time{}
+	e.Questions = asking.New()
 }
 
 // count takes in the numbers of an event.
@@ -130,14 +125,14 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 	if event.Active.Known || e.Frequency == 0 { // else asked for by remote control, with a frequency of its own
 		e.Frequency = cmp.Or(event.Frequency, defaultFrequency)
 	}
-	active := e.withTwins(beat{now, event.Active})
+	active := e.recent.Add(beats.Beat{At: now, Active: event.Active}, e.Frequency)
 	e.Moved = event.Processed != e.processed && e.processed.Known
 	if active != e.Active || event.Processed != e.processed {
-		e.want(monitor.MethodActive)
+		e.Want(monitor.MethodActive)
 	}
 	if active.Known && active.N == 0 {
 		e.Tasks = nil
-		e.drop(monitor.MethodActive)
+		e.Drop(monitor.MethodActive)
 	}
 	if mayExecute(active) != mayExecute(e.Active) || e.Moved && !mayExecute(active) {
 		e.Since = now
@@ -146,25 +141,6 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 }
 
 func mayExecute(active celery.Number) bool { return !active.Known || active.N > 0 }
-
-// withTwins is how many tasks execute by the latest heartbeat, or the most by any
-// that came closer to it than one worker sends them: those are of several workers
-// of one name. Unknown is more than any number.
-func (e *entry) withTwins(latest beat) celery.Number {
-	alone := latest.at.Add(-e.Frequency * 9 / 10)
-	e.recent = slices.DeleteFunc(e.recent, func(b beat) bool { return b.at.Before(alone) })
-	if len(e.recent) < maxRecent {
-		e.recent = append(e.recent, latest)
-	}
-	most := latest.active
-	for _, b := range e.recent {
-		if !b.active.Known || !most.Known {
-			return celery.Number{}
-		}
-		most.N = max(most.N, b.active.N)
-	}
-	return most
-}
 
 // resume is called after a time in which nothing was heard. A worker that shut down
 // may have come back, as each does that has lost its connection: if not, it is silent.

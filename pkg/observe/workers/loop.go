@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
@@ -70,8 +71,9 @@ type loop struct {
 	recorder Recorder
 	pods     Pods
 	log      *slog.Logger
-	puzzled  bool // whether an event that cannot be understood was logged already
-	refused  bool // whether the last question could not be asked
+	source   atomic.Pointer[Source] // while it may be asked
+	puzzled  bool                   // whether an event that cannot be understood was logged already
+	refused  bool                   // whether the last question could not be asked
 }
 
 // Broker implements perbroker.Loop.
@@ -97,6 +99,8 @@ func (l *loop) Run(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
+	l.source.Store(&source)
+	defer l.source.Store(nil)
 	var tasks sync.WaitGroup
 	tasks.Go(func() { l.listen(ctx, source) })
 	tasks.Go(func() { l.ask(ctx, source) })

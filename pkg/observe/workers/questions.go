@@ -7,53 +7,22 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/asking"
 )
 
-const (
-	// refresh is after how long queues and slots are asked for again: both can be
-	// changed by remote control.
-	refresh = time.Minute
-	// firstRetry and lastRetry bound the pause before a worker is asked again that
-	// has not answered, which doubles. One of the solo pool cannot answer while it
-	// executes, one that has remote control switched off never does.
-	firstRetry = time.Second
-	lastRetry  = 30 * time.Second
-	// maxAsked bounds the workers that one message asks.
-	maxAsked = 200
-	// maxMadeUp bounds the tasks of one worker that are counted without their names.
-	maxMadeUp = 10_000
-)
-
-// questions are what remote control should ask a worker, by when it may be asked.
-type questions struct {
-	from    map[monitor.Method]time.Time
-	pending map[monitor.Method]bool
-	misses  int
-}
-
-func newQuestions() questions {
-	q := questions{from: map[monitor.Method]time.Time{}, pending: map[monitor.Method]bool{}}
-	q.want(monitor.MethodActiveQueues)
-	q.want(monitor.MethodStats)
-	return q
-}
-
-// want asks as soon as may be.
-func (q *questions) want(m monitor.Method) { q.pending[m] = true }
-
-// drop asks no more.
-func (q *questions) drop(m monitor.Method) { q.pending[m] = false }
+// maxAsked bounds the workers that one message asks.
+const maxAsked = 200
 
 // due returns the names of workers to ask a question, at most maxAsked, those that
 // have waited longest first.
 func (b *book) due(m monitor.Method, now time.Time) []string {
 	var found []*entry
 	for _, e := range b.workers {
-		if e.pending[m] && !now.Before(e.from[m]) && !e.Offline() && !e.Silent(now) && !b.isAmbiguous(e, now) {
+		if e.IsDue(m, now) && !e.Offline() && !e.Silent(now) && !b.isAmbiguous(e, now) {
 			found = append(found, e)
 		}
 	}
-	slices.SortFunc(found, func(x, y *entry) int { return x.from[m].Compare(y.from[m]) })
+	slices.SortFunc(found, func(x, y *entry) int { return x.DueSince(m).Compare(y.DueSince(m)) })
 	nodes := make([]string, 0, min(len(found), maxAsked))
 	for _, e := range found[:min(len(found), maxAsked)] {
 		nodes = append(nodes, e.Node)
@@ -84,23 +53,23 @@ func (b *book) learn(m monitor.Method, asked []string, replies []monitor.Control
 		if !wanted[e.Node] {
 			continue
 		}
-		if reply, ok := answers[e.Node]; ok && e.apply(m, reply) == nil {
-			e.answered(m, now)
+		if reply, ok := answers[e.Node]; ok && e.apply(m, reply, now) == nil {
+			e.Answered(m, now)
 			continue
 		}
-		e.missed(m, now)
+		e.Missed(m, now)
 	}
 }
 
 // apply takes in one answer. What cannot be understood is as no answer.
-func (e *entry) apply(m monitor.Method, reply monitor.ControlReply) error {
+func (e *entry) apply(m monitor.Method, reply monitor.ControlReply, now time.Time) error {
 	switch m {
 	case monitor.MethodActive:
 		tasks, err := reply.Active()
 		if err != nil {
 			return err
 		}
-		e.Tasks = e.executing(tasks)
+		e.Tasks, e.Told, e.ToldAt = asking.Executing(tasks, e.Queues), len(tasks), now
 	case monitor.MethodActiveQueues:
 		queues, err := reply.Queues()
 		if err != nil {
@@ -117,50 +86,6 @@ func (e *entry) apply(m monitor.Method, reply monitor.ControlReply) error {
 	return nil
 }
 
-func (e *entry) answered(m monitor.Method, now time.Time) {
-	e.misses = 0
-	if m == monitor.MethodActive {
-		e.drop(m)
-		e.from[m] = now
-		return
-	}
-	e.from[m] = now.Add(refresh)
-}
-
-func (e *entry) missed(m monitor.Method, now time.Time) {
-	pause := firstRetry << min(e.misses, 5)
-	e.misses++
-	e.from[m] = now.Add(min(pause, lastRetry))
-}
-
-// executing says of which queue each task is. With an exchange other than the
-// anonymous one the worker's own queues tell, if they do; a task of no queue that
-// can be told is left out, and counts for the worker alone.
-func (e *entry) executing(tasks []monitor.ActiveTask) []monitor.ExecutingTask {
-	executing := make([]monitor.ExecutingTask, 0, len(tasks))
-	for _, t := range tasks {
-		if name := e.queueOf(t); name != "" {
-			executing = append(executing, monitor.ExecutingTask{ID: t.ID, Queue: name, Acknowledged: t.Acknowledged})
-		}
-	}
-	return executing
-}
-
-func (e *entry) queueOf(t monitor.ActiveTask) string {
-	if t.Exchange == "" {
-		return t.RoutingKey
-	}
-	if len(e.Queues) == 1 {
-		return e.Queues[0].Name
-	}
-	for _, q := range e.Queues {
-		if q.Exchange == t.Exchange && q.RoutingKey == t.RoutingKey {
-			return q.Name
-		}
-	}
-	return ""
-}
-
 // untold makes up the tasks of a worker that was not asked, or does not answer, but
 // that is declared to serve one queue and to acknowledge early: those that execute
 // are all of that queue, and the broker has forgotten them.
@@ -168,11 +93,5 @@ func (e *entry) untold() []monitor.ExecutingTask {
 	if e.Queues != nil || e.declared.AcksLate || len(e.declared.Queues) != 1 {
 		return nil
 	}
-	tasks := make([]monitor.ExecutingTask, 0, min(e.Active.N, maxMadeUp))
-	for i := range min(e.Active.N, maxMadeUp) {
-		tasks = append(tasks, monitor.ExecutingTask{
-			ID: fmt.Sprintf("%s %d %d", e.Node, e.PID.N, i), Queue: e.declared.Queues[0], Acknowledged: true,
-		})
-	}
-	return tasks
+	return asking.MadeUp(fmt.Sprintf("%s %d", e.Node, e.PID.N), e.declared.Queues[0], e.Active.N)
 }

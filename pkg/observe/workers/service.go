@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/beats"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/flow"
 )
 
@@ -35,12 +36,12 @@ type share struct {
 
 // account adds what a worker has done since its heartbeat before to the services of
 // its queues. Of a gap in the heartbeats nothing is known: it adds nothing.
-func (b *book) account(e *entry, before beat, processedBefore int64, now time.Time) {
+func (b *book) account(e *entry, before beats.Beat, processedBefore int64, now time.Time) {
 	b.serveWith(e)
 	var busy time.Duration
 	var begun int64
-	if !before.at.IsZero() && before.active.Known && now.Sub(before.at) <= e.patience() {
-		busy = time.Duration(float64(before.active.N+e.Active.N) / 2 * float64(now.Sub(before.at)))
+	if !before.At.IsZero() && before.Active.Known && now.Sub(before.At) <= e.patience() {
+		busy = time.Duration(float64(before.Active.N+e.Active.N) / 2 * float64(now.Sub(before.At)))
 		begun = max(0, e.processed.N-processedBefore)
 	}
 	for _, name := range e.share.queues {

@@ -52,6 +52,11 @@ type Worker struct {
 	// Tasks are those that it executes, as remote control has told last. They may
 	// be fewer than Active for as long as it takes to ask.
 	Tasks []monitor.ExecutingTask
+	// Told is how many tasks it has said by remote control that it executes, those
+	// included of queues that could not be told, and ToldAt when; zero if it never was
+	// asked.
+	Told   int
+	ToldAt time.Time
 }
 
 // Offline reports whether it shuts down.
