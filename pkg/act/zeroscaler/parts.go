@@ -53,9 +53,6 @@ type Senses interface {
 	// Queues returns the queues that the target works for, by broker, with the
 	// broker's own names, as far as they are known.
 	Queues(t target.Target) map[queue.BrokerRef][]string
-	// Interval is the time from one sample to the next, of the slowest of the
-	// brokers of a target.
-	Interval(t target.Target) time.Duration
 }
 
 // Lookouts watches queues closely; see lookout.Group.

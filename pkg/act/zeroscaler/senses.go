@@ -1,0 +1,229 @@
+package zeroscaler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/metrics/pkg/apis/external_metrics"
+	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
+
+	"github.com/celery-hpa/celery-hpa/pkg/act/drain"
+	"github.com/celery-hpa/celery-hpa/pkg/decide/idle"
+	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/pkg/serve/externalmetrics"
+)
+
+// lookTimeout bounds a look afresh. The API server waits for a webhook's answer a
+// little longer than that.
+const lookTimeout = 1800 * time.Millisecond
+
+// Metrics is the external metrics API, which is what the HPA sees, from memory; see
+// externalmetrics.Provider.
+type Metrics interface {
+	Queues(namespace string, selector labels.Selector, now time.Time) ([]externalmetrics.Queue, error)
+	GetExternalMetric(ctx context.Context, namespace string, selector labels.Selector, info provider.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error)
+}
+
+// Fleets gives fleets of workers as they are now, from memory; see fleet.Watcher.
+type Fleets interface {
+	Fleet(ref fleet.Ref) (fleet.Fleet, error)
+	Selected(namespace string, selector labels.Selector) (fleet.Fleet, error)
+}
+
+// Fresh makes what is known fresh. Both block until ctx is done at the latest, and
+// return nil if it is fresh by then.
+type Fresh interface {
+	// Sample samples a broker; see sampler.Group.Fresh.
+	Sample(ctx context.Context, ref queue.BrokerRef) error
+	// Ask asks the workers of a fleet what they execute.
+	Ask(ctx context.Context, f fleet.Fleet) error
+}
+
+// Memory implements Senses over what is remembered. It is safe for concurrent use.
+type Memory struct {
+	Metrics Metrics
+	Fleets  Fleets
+	Fresh   Fresh
+	// Every is the time from one sample of a broker to the next.
+	Every func(ref queue.BrokerRef) time.Duration
+	Now   func() time.Time
+}
+
+var _ Senses = (*Memory)(nil)
+
+// Observe implements Senses.
+func (m *Memory) Observe(t target.Target, seen Scale, now time.Time) idle.Observation {
+	var o idle.Observation
+	queues, err := m.queues(t, now)
+	o.QueuesErr = err
+	var last queue.BrokerRef
+	for _, q := range queues {
+		if q.Broker != last {
+			o.Interval, last = max(o.Interval, m.Every(q.Broker)), q.Broker
+		}
+		o.Queues = append(o.Queues, idle.Queue{Name: q.Broker.Name + "/" + q.Label, Depth: q.Depth})
+	}
+	o.Wanted, o.WantedErr = m.wanted(t, seen)
+	f, err := m.fleet(t, seen)
+	if err != nil {
+		o.WorkersErr = err
+		return o
+	}
+	o.Pods = len(f.Members)
+	o.Workers, o.WorkersErr = notIdle(f)
+	return o
+}
+
+// queues returns each queue of the signals once, those that are known also with an
+// error, which says which signal is not.
+func (m *Memory) queues(t target.Target, now time.Time) ([]externalmetrics.Queue, error) {
+	var all []externalmetrics.Queue
+	var errs []error
+	signals := 0
+	for _, s := range t.Signals {
+		if !externalmetrics.IsQueueMetric(s.Metric) {
+			continue
+		}
+		signals++
+		queues, err := m.Metrics.Queues(t.Namespace, s.Selector, now)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("metric %s: %w", s.Metric, err))
+		}
+		all = append(all, queues...)
+	}
+	if signals > 1 { // which may name the same queue
+		slices.SortFunc(all, func(a, b externalmetrics.Queue) int { return compareQueues(a, b) })
+		all = slices.CompactFunc(all, func(a, b externalmetrics.Queue) bool { return compareQueues(a, b) == 0 })
+	}
+	return all, errors.Join(errs...)
+}
+
+// wanted is the size that the HPA would compute now, beginning at zero.
+func (m *Memory) wanted(t target.Target, seen Scale) (int32, error) {
+	values := make([]target.Value, 0, len(t.Signals))
+	for _, s := range t.Signals {
+		values = append(values, m.value(t, s))
+	}
+	return t.Wanted(seen.Replicas, 0, values)
+}
+
+// value is a signal's sum over what its selector matches, as the HPA sums it.
+func (m *Memory) value(t target.Target, s target.Signal) target.Value {
+	list, err := m.Metrics.GetExternalMetric(context.Background(), t.Namespace, s.Selector, provider.ExternalMetricInfo{Metric: s.Metric})
+	if err != nil {
+		return target.Value{Err: err}
+	}
+	var v target.Value
+	for _, item := range list.Items {
+		v.Milli += item.Value.MilliValue()
+	}
+	return v
+}
+
+// fleet is the workers of a target: by name where they are a Deployment or StatefulSet,
+// else all pods that its scale selects.
+func (m *Memory) fleet(t target.Target, seen Scale) (fleet.Fleet, error) {
+	if ref, ok := drain.FleetOf(t); ok {
+		return m.Fleets.Fleet(ref)
+	}
+	selector, err := labels.Parse(seen.Selector)
+	if err != nil {
+		return fleet.Fleet{}, fmt.Errorf("the selector %q of the scale of %s: %w", seen.Selector, t, err)
+	}
+	return m.Fleets.Selected(t.Namespace, selector)
+}
+
+// notIdle lists the workers that may execute something. Where pods are there and no
+// worker of them was ever heard, nothing is known of any.
+func notIdle(f fleet.Fleet) ([]idle.Worker, error) {
+	var workers []idle.Worker
+	starting := 0
+	for _, member := range f.Members {
+		if member.State == fleet.Starting {
+			starting++
+		}
+		if member.State.IsBusy() {
+			workers = append(workers, idle.Worker{Name: member.Pod, Reason: member.Reason})
+		}
+	}
+	if !f.Heard && len(f.Members) > starting {
+		return workers, errors.New("none of them was ever heard: do they send heartbeats?")
+	}
+	return workers, nil
+}
+
+// Look implements Senses. The brokers are sampled first, and then the workers asked:
+// a message that was there before the sample either waits or is held, as the sample
+// shows, or executes, as its worker says. The other way round, one that is acknowledged
+// when its task begins could pass in between.
+func (m *Memory) Look(ctx context.Context, t target.Target, seen Scale) idle.Observation {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	began := m.Now()
+	unread := m.sample(ctx, t)
+	unasked := m.ask(ctx, t, seen)
+	o := m.Observe(t, seen, m.Now())
+	o.QueuesErr = errors.Join(o.QueuesErr, unread, older(o.Queues, began))
+	o.WorkersErr = errors.Join(o.WorkersErr, unasked)
+	return o
+}
+
+// older says which queue was not read since then, if one was not.
+func older(queues []idle.Queue, then time.Time) error {
+	for _, q := range queues {
+		if q.Depth.Backlog.Err == nil && q.Depth.Backlog.At.Before(then) {
+			return fmt.Errorf("queue %s could not be read afresh", q.Name)
+		}
+	}
+	return nil
+}
+
+// sample has each broker of a target sampled, one after the other.
+func (m *Memory) sample(ctx context.Context, t target.Target) error {
+	var errs []error
+	for _, ref := range slices.SortedFunc(maps.Keys(m.Queues(t)), compareRefs) {
+		if err := m.Fresh.Sample(ctx, ref); err != nil {
+			errs = append(errs, fmt.Errorf("broker %s could not be read afresh: %w", ref, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ask asks the workers of a target.
+func (m *Memory) ask(ctx context.Context, t target.Target, seen Scale) error {
+	f, err := m.fleet(t, seen)
+	if err != nil || len(f.Members) == 0 {
+		return err
+	}
+	return m.Fresh.Ask(ctx, f)
+}
+
+// Queues implements Senses.
+func (m *Memory) Queues(t target.Target) map[queue.BrokerRef][]string {
+	found, _ := m.queues(t, m.Now()) // what is not known yet is found later
+	names := map[queue.BrokerRef][]string{}
+	for _, q := range found {
+		names[q.Broker] = append(names[q.Broker], q.Name)
+	}
+	return names
+}
+
+func compareQueues(a, b externalmetrics.Queue) int {
+	if c := compareRefs(a.Broker, b.Broker); c != 0 {
+		return c
+	}
+	switch {
+	case a.Name < b.Name:
+		return -1
+	case a.Name > b.Name:
+		return 1
+	}
+	return 0
+}
