@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes the certificate that celery-hpa shows to the API server, and tells the API
-# server to trust it: the Secret celery-hpa-serving-cert, the caBundle of the
-# APIService and, where 50-webhook.yaml is applied, that of the webhook. Run it after "kubectl apply -f deploy/manifests", and again before
-# the certificate ends, after a year unless DAYS says otherwise; celery-hpa takes a
-# new certificate over without a restart. Needs openssl, and kubectl (or KUBECTL).
+# Makes the certificate that celery-hpa shows to the API server, and tells the API server
+# to trust it: the Secret celery-hpa-serving-cert, the caBundle of the APIService and,
+# where 50-webhook.yaml is applied, those of the webhooks. Run it after "kubectl apply -f
+# deploy/manifests", and again before the certificate ends, after a year unless DAYS says
+# otherwise; celery-hpa takes a new certificate over without a restart. Needs openssl, and
+# kubectl (or KUBECTL).
 set -euo pipefail
 
 kubectl=${KUBECTL:-kubectl}
@@ -11,7 +12,6 @@ days=${DAYS:-365}
 namespace=celery-hpa
 name=celery-hpa.$namespace.svc
 api_service=v1beta1.external.metrics.k8s.io
-webhook=victims.celery-hpa.io # in the ValidatingWebhookConfiguration celery-hpa
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -34,10 +34,12 @@ trusted() { "$kubectl" get apiservice "$api_service" -o 'jsonpath={.spec.caBundl
 bundle=$(base64 -w 0 bundle.crt)
 "$kubectl" patch apiservice "$api_service" --type merge \
   --patch "{\"spec\": {\"caBundle\": \"$bundle\"}}"
-if [[ -n $("$kubectl" get validatingwebhookconfiguration celery-hpa --ignore-not-found --output name) ]]; then
+webhooks=$("$kubectl" get validatingwebhookconfiguration celery-hpa --ignore-not-found \
+  -o 'jsonpath={.webhooks[*].name}')
+for webhook in $webhooks; do
   # The strategic patch finds the webhook by its name and leaves the rest of it alone.
   "$kubectl" patch validatingwebhookconfiguration celery-hpa --type strategic \
     --patch "{\"webhooks\": [{\"name\": \"$webhook\", \"clientConfig\": {\"caBundle\": \"$bundle\"}}]}"
-fi
+done
 "$kubectl" create secret tls celery-hpa-serving-cert --namespace "$namespace" \
   --cert tls.crt --key tls.key --dry-run=client -o yaml | "$kubectl" apply -f -

@@ -49,14 +49,28 @@ func decodeReview(w http.ResponseWriter, r *http.Request) (*admissionv1.Admissio
 	return review.Request, nil
 }
 
-// allow answers that the request may pass, with warnings for whoever made it. There
-// is nobody to tell if the answer cannot be sent.
+// allow answers that the request may pass, with warnings for whoever made it.
 func allow(w http.ResponseWriter, uid types.UID, warnings []string) {
+	answer(w, &admissionv1.AdmissionResponse{UID: uid, Allowed: true, Warnings: warnings})
+}
+
+// refuse answers that the request may not pass, and why.
+func refuse(w http.ResponseWriter, uid types.UID, message string) {
+	answer(w, &admissionv1.AdmissionResponse{UID: uid, Result: &metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: message,
+	}})
+}
+
+// answer sends a response. There is nobody to tell if it cannot be sent.
+func answer(w http.ResponseWriter, response *admissionv1.AdmissionResponse) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(&admissionv1.AdmissionReview{
-		TypeMeta: reviewType(),
-		Response: &admissionv1.AdmissionResponse{UID: uid, Allowed: true, Warnings: warnings},
-	})
+	_ = json.NewEncoder(w).Encode(&admissionv1.AdmissionReview{TypeMeta: reviewType(), Response: response})
+}
+
+// HPAUsers are the names of the HPA controller, which has nobody to show a warning to:
+// the usual one, and that without --use-service-account-credentials.
+func HPAUsers() []string {
+	return []string{"system:serviceaccount:kube-system:horizontal-pod-autoscaler", "system:kube-controller-manager"}
 }
 
 // scaleDown is a request that takes replicas from a Deployment and leaves some.
@@ -81,7 +95,7 @@ func scaleDownOf(r *admissionv1.AdmissionRequest) (scaleDown, bool) {
 		ref:  fleet.Ref{Namespace: r.Namespace, Kind: fleet.Deployment, Name: r.Name},
 		from: from, to: to,
 		user:   r.UserInfo.Username,
-		dryRun: r.DryRun != nil && *r.DryRun,
+		dryRun: isDryRun(r),
 	}, errors.Join(errFrom, errTo) == nil && 0 < to && to < from
 }
 

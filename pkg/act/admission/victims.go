@@ -25,9 +25,6 @@ const VictimsPath = "/admission/victims"
 // helps nobody.
 const markBudget = 1500 * time.Millisecond
 
-// hpaUser is the HPA controller, which has nobody to show a warning to.
-const hpaUser = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
-
 // Fleets gives a fleet as it is now, from memory. An error says that nothing is known
 // of it.
 type Fleets interface {
@@ -147,7 +144,7 @@ func busyOf(f fleet.Fleet) int {
 // The API server may cut what has more than 256 characters.
 func warnings(down scaleDown, busy int) []string {
 	lost := busy - int(down.to)
-	if lost <= 0 || down.user == hpaUser {
+	if lost <= 0 || slices.Contains(HPAUsers(), down.user) {
 		return nil
 	}
 	return []string{fmt.Sprintf(

@@ -1,4 +1,4 @@
-package admission
+package registration
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 )
 
-// targetsCondition is the name of the match condition that lists our Deployments.
+// targetsCondition is the name of the match condition that lists our targets.
 const targetsCondition = "targets"
 
 // longestExpression is what the API server compiles at the most, in characters
@@ -45,6 +45,37 @@ func targetsExpression(targets []target.Target) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("a match condition has no room for the namespaces of %d Deployments", len(names))
+}
+
+// What of a request tells the targets of the webhooks zero and notice, and whose it
+// is. The webhook zero refuses where a condition cannot be evaluated: a field that is
+// missing is an empty text here, never an error.
+const (
+	namedTarget = "(request.?namespace.orValue('') + '/' + request.?resource.?resource.orValue('') + '.' + " +
+		"request.?resource.?group.orValue('') + '/' + request.?name.orValue('')) in "
+	byUser = "request.?userInfo.?username.orValue('') in "
+)
+
+// namesExpression is true for the targets with these names (see guarded.name), and
+// false for all else. It lists as many as there is room for, the first ones, and
+// returns how many: some 1,500.
+//
+// There is no falling back to their namespaces, as targetsExpression does: while
+// celery-hpa is away the webhook zero refuses, and nobody else's scaling may depend on
+// it. A target that is left out is looked at by the zero-scaler all the same, though
+// not guarded against the HPA of minReplicas 0.
+func namesExpression(names []string) (expression string, listed int) {
+	if len(names) == 0 {
+		return "false", 0
+	}
+	room := longestExpression - len(namedTarget+"[]")
+	for listed < len(names) {
+		if room -= len(quote(names[listed]) + ", "); room < 0 {
+			break
+		}
+		listed++
+	}
+	return namedTarget + list(slices.Clone(names[:listed])), listed
 }
 
 // list writes a list of CEL that has each text once, sorted.
