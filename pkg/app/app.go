@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/component-base/metrics/legacyregistry"
 
+	"github.com/celery-hpa/celery-hpa/pkg/act/journal"
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
@@ -32,6 +34,10 @@ type Options struct {
 	Listen string
 	// Server says where and for which cluster the aggregated API is served.
 	Server *apiserver.Options
+	// Namespace is that of celery-hpa itself, where its Lease is; Identity tells this
+	// replica from the others, like the name of its pod. Both without meaning for
+	// Local.
+	Namespace, Identity string
 	// Version is the program's own, shown in a metric.
 	Version string
 	Log     *slog.Logger
@@ -44,6 +50,8 @@ type App struct {
 	exporter *promexport.Exporter
 	group    *sampler.Group
 	workers  *workforce
+	provider *externalmetrics.Provider
+	zero     *zero // nil without a cluster
 	watcher  *brokersfile.Watcher
 	server   *apiserver.Server
 }
@@ -66,6 +74,12 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.watcher = watcher
 	if a.workers, err = newWorkforce(o); err != nil {
 		return nil, err
+	}
+	a.provider = externalmetrics.New(a.store, a.workers.fleetReader(), time.Now)
+	if !o.Local {
+		if a.zero, err = newZero(o, a.workers, a.provider, a.group, store); err != nil {
+			return nil, err
+		}
 	}
 	a.server, err = a.newServer(ctx, o)
 	return a, err
@@ -96,9 +110,13 @@ func (a *App) Run(ctx context.Context) error {
 	})
 	if a.workers.cluster != nil {
 		a.workers.cluster.start(ctx, running)
+		a.zero.start(ctx, running)
 	}
 	err := running.Wait()
 	a.group.Wait()
+	if a.zero != nil {
+		a.zero.lookouts.Wait()
+	}
 	a.workers.wait()
 	a.log.Info("Stopped")
 	return err
@@ -108,9 +126,16 @@ func (a *App) Run(ctx context.Context) error {
 func (a *App) apply(ctx context.Context, brokers []brokersfile.Broker) {
 	specs := make([]sampler.Spec, 0, len(brokers))
 	for _, b := range brokers {
-		specs = append(specs, specOf(b, a.workers.heard)) //nolint:contextcheck // opening a driver does no I/O that could be given up
+		spec := specOf(b, a.workers.heard) //nolint:contextcheck // opening a driver does no I/O that could be given up
+		if a.zero != nil {
+			a.zero.pace(&spec, b.Ref())
+		}
+		specs = append(specs, spec)
 	}
 	a.workers.apply(ctx, brokers)
+	if a.zero != nil {
+		a.zero.apply(ctx, brokers)
+	}
 	a.group.Apply(ctx, specs)
 	a.log.Info("Sampling the brokers of the brokers file", "brokers", len(specs))
 }
@@ -127,7 +152,7 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	content := apiserver.Content{
-		Provider: externalmetrics.New(a.store, a.workers.fleetReader(), time.Now),
+		Provider: a.provider,
 		Ready:    a.store.Ready,
 		Alive:    a.group.Alive,
 	}
@@ -137,6 +162,8 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 	}
 	content.Metrics = metricsHandler(registry, a.workers.cluster.registry)
 	content.Webhooks = a.workers.cluster.webhooks()
+	maps.Copy(content.Webhooks, a.zero.webhooks())
+	content.Pages = map[string]http.Handler{journal.Path: a.zero.journal}
 	return apiserver.NewSecure(o.Server, content)
 }
 

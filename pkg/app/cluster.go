@@ -8,8 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
+	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/act/drain"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
@@ -18,10 +20,12 @@ import (
 
 // cluster is all that watches a cluster and writes to it.
 type cluster struct {
+	config    *rest.Config
+	clients   kubernetes.Interface
 	fleets    *fleet.Watcher
 	targets   *target.Watcher
 	victims   *admission.Victims
-	keeper    *admission.Configuration
+	keeper    *registration.Keeper
 	protector *drain.Protector
 	registry  *prometheus.Registry
 }
@@ -37,11 +41,12 @@ func newCluster(o Options, heard *workers.Store) (*cluster, error) {
 		return nil, fmt.Errorf("make a client for the cluster: %w", err)
 	}
 	c := &cluster{
+		config: config, clients: clients,
 		fleets:   fleet.NewWatcher(clients, heard, o.Log),
 		targets:  target.NewWatcher(clients, o.Log),
 		registry: prometheus.NewRegistry(),
 	}
-	c.keeper = admission.NewConfiguration(clients.AdmissionregistrationV1(), c.targets, o.Log)
+	c.keeper = registration.NewKeeper(clients.AdmissionregistrationV1(), c.targets, o.Log)
 	c.protector = drain.NewProtector(clients.CoreV1(), c.fleets, c.targets, o.Log)
 	c.victims, err = admission.NewVictims(c.fleets, c.targets, drain.NewMarker(clients.CoreV1()), o.Log, c.registry)
 	if err != nil {

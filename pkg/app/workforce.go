@@ -90,3 +90,12 @@ func (w *workforce) wait() {
 		w.cluster.fleets.Wait()
 	}
 }
+
+// ask asks the workers in the pods of a fleet what they execute.
+func (w *workforce) ask(ctx context.Context, f fleet.Fleet) error {
+	hosts := make([]string, 0, len(f.Members))
+	for _, m := range f.Members {
+		hosts = append(hosts, m.Host)
+	}
+	return w.group.Fresh(ctx, f.Namespace, hosts)
+}

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
+	"os"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
@@ -13,7 +16,7 @@ import (
 )
 
 func newServe(version string) *cobra.Command {
-	o := app.Options{Server: apiserver.NewOptions(), Version: version}
+	o := app.Options{Server: apiserver.NewOptions(), Version: version, Identity: identity()}
 	var level slog.Level
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -44,10 +47,25 @@ func newServe(version string) *cobra.Command {
 	flags.BoolVar(&o.Local, "local", false, "serve plain HTTP on loopback, without a cluster")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "loopback `address` to serve on with --local")
 	o.Server.AddFlags(flags)
+	flags.StringVar(&o.Namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), defaultNamespace),
+		"`namespace` of celery-hpa itself, where its replicas elect a leader; by default $POD_NAMESPACE")
 	flags.TextVar(&level, "log-level", slog.LevelInfo, "least severe `level` to log: DEBUG, INFO, WARN or ERROR")
 	o.Server.AddLibraryFlags(library)
 	setSections(cmd, section{"Flags", flags, 100}, section{"Flags of the API server, without meaning for --local", library, 160})
 	return cmd
+}
+
+// defaultNamespace is where the manifests install celery-hpa.
+const defaultNamespace = "celery-hpa"
+
+// identity tells this process from the other replicas: the name of its pod, or the
+// host's where that is not told, and something of its own.
+func identity() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "celery-hpa"
+	}
+	return cmp.Or(os.Getenv("POD_NAME"), host) + "_" + uuid.NewString()
 }
 
 // setLibraryLogs tames what libraries log for the whole process. Of the API

@@ -34,6 +34,8 @@ type Content struct {
 	// Webhooks answer what the API server asks before it writes, by path. Anybody may
 	// ask: the API server says not who it is.
 	Webhooks map[string]http.Handler
+	// Pages answer requests of people, by path, who must have the right to get it.
+	Pages map[string]http.Handler
 	// Ready and Alive decide over /readyz and /livez: nil is good, an error is
 	// shown to whoever asks.
 	Ready, Alive func() error
@@ -137,6 +139,9 @@ func install(config *genericapiserver.Config, content Content) (*genericapiserve
 	mux := server.GenericAPIServer.Handler.NonGoRestfulMux
 	mux.Handle("/metrics", content.Metrics)
 	for path, handler := range content.Webhooks {
+		mux.Handle(path, handler)
+	}
+	for path, handler := range content.Pages {
 		mux.Handle(path, handler)
 	}
 	return server.GenericAPIServer, nil
