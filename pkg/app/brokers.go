@@ -26,9 +26,10 @@ func specOf(b brokersfile.Broker, heard *workers.Store) sampler.Spec {
 			MaxAge: b.Spec.Sampling.MaxAge.Duration,
 			Queues: aliases(b),
 		},
-		Interval:    b.Spec.Sampling.Interval.Duration,
-		Timeout:     b.Spec.Sampling.Timeout.Duration,
-		Fingerprint: b.Fingerprint,
+		Interval:     b.Spec.Sampling.Interval.Duration,
+		Timeout:      b.Spec.Sampling.Timeout.Duration,
+		RestInterval: b.Spec.Lookout.SampleInterval.Duration,
+		Fingerprint:  b.Fingerprint,
 		Open: func() (sampler.Broker, error) {
 			if b.Err != nil {
 				return nil, b.Err

@@ -200,7 +200,8 @@ type Lookout struct {
 	// +kubebuilder:default=5000
 	ReadsPerSecond *int32 `json:"readsPerSecond,omitempty"`
 	// SampleInterval is the time from one full reading of the broker to the next while
-	// every target of the namespace sleeps, at least sampling.interval, by default 5s
+	// every target of the namespace sleeps, from sampling.interval to
+	// sampling.maxAge, by default 5s
 	// or half of sampling.maxAge, whichever is shorter. It finds what the lookout may
 	// have missed.
 	//

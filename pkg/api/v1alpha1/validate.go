@@ -203,11 +203,11 @@ func validateLookout(l Lookout, s Sampling, path *field.Path) field.ErrorList {
 	if n := *l.ReadsPerSecond; n < 1 || n > maxReadsPerSecond {
 		errs = append(errs, field.Invalid(path.Child("readsPerSecond"), n, fmt.Sprintf("must be from 1 to %d", maxReadsPerSecond)))
 	}
-	shortest := minInterval
-	if s.Interval != nil && s.Interval.Duration >= minInterval && s.Interval.Duration <= maxInterval {
-		shortest = s.Interval.Duration
+	shortest, longest := s.Interval.Duration, s.MaxAge.Duration // beyond that, nothing would be known in between
+	if shortest < minInterval || longest < shortest {
+		return errs // which is told of sampling
 	}
-	return append(errs, validateDuration(l.SampleInterval, shortest, maxInterval, path.Child("sampleInterval"))...)
+	return append(errs, validateDuration(l.SampleInterval, shortest, min(longest, maxInterval), path.Child("sampleInterval"))...)
 }
 
 // validateSampling checks the times and how they fit together.

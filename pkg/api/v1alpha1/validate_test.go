@@ -101,7 +101,7 @@ func TestValidateInFile(t *testing.T) {
 		{"the longest duration there is", func(b *v1alpha1.CeleryBroker) { b.Spec.Sampling.Interval = duration(1<<63 - 1) }, []string{`spec.sampling.interval: Invalid value: "2562047h47m16.854775807s": must be from 100ms to 1h0m0s`}},
 		{"a lookout that never rests", func(b *v1alpha1.CeleryBroker) { b.Spec.Lookout.Interval = duration(time.Millisecond) }, []string{`spec.lookout.interval: Invalid value: "1ms": must be from 10ms to 1m0s`}},
 		{"a lookout that reads nothing", func(b *v1alpha1.CeleryBroker) { b.Spec.Lookout.ReadsPerSecond = new(int32(0)) }, []string{`spec.lookout.readsPerSecond: Invalid value: 0: must be from 1 to 1000000`}},
-		{"samples of sleepers that are more frequent than others", func(b *v1alpha1.CeleryBroker) { b.Spec.Lookout.SampleInterval = duration(500 * time.Millisecond) }, []string{`spec.lookout.sampleInterval: Invalid value: "500ms": must be from 1s to 1h0m0s`}},
+		{"samples of sleepers that are more frequent than others", func(b *v1alpha1.CeleryBroker) { b.Spec.Lookout.SampleInterval = duration(500 * time.Millisecond) }, []string{`spec.lookout.sampleInterval: Invalid value: "500ms": must be from 1s to 10s`}},
 		{"a time-out of zero", func(b *v1alpha1.CeleryBroker) { b.Spec.Sampling.Timeout = duration(0) }, []string{`spec.sampling.timeout: Invalid value: "0s": must be from 10ms to 1h0m0s`}},
 		{"a maximum age shorter than the interval", func(b *v1alpha1.CeleryBroker) {
 			b.Spec.Sampling = v1alpha1.Sampling{Interval: duration(time.Minute), MaxAge: duration(time.Second)}
