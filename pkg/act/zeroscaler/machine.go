@@ -19,6 +19,9 @@ const (
 	// conflictPause is the pause after somebody else has written a target: about as long
 	// as it takes to hear of what.
 	conflictPause = 20 * time.Millisecond
+	// lostFor is after how long a target whose size cannot be read is not merely late,
+	// as all are that are listed for the first time.
+	lostFor = 5 * time.Second
 	// firstPause and lastPause bound the pause after a write that has failed, which
 	// doubles.
 	firstPause, lastPause = 250 * time.Millisecond, 2 * time.Second
@@ -45,6 +48,7 @@ type Machine struct {
 	state    idle.State
 	turn     *rate.Reservation // of a wake that waits for its turn, nil if none does
 	failures int               // writes in a row
+	lostAt   time.Time         // since when its size cannot be read, zero while it can
 }
 
 // NewMachine makes a machine that has seen nothing yet.
@@ -68,7 +72,7 @@ func (m *Machine) Step(ctx context.Context, t target.Target) time.Duration {
 	before := m.state
 	st, d := idle.Decide(specOf(t), before, o, now)
 	m.state = st
-	m.parts.Journal.Decided(t, o, d, now)
+	m.tell(t, o, d, now)
 	if d.Action != idle.Wake {
 		m.giveUpTurn(now)
 	}
@@ -82,6 +86,26 @@ func (m *Machine) Step(ctx context.Context, t target.Target) time.Duration {
 	case idle.Hold, idle.Sleep:
 	}
 	return d.After
+}
+
+// tell tells of a decision; of what keeps the target from ever going to zero as a
+// mistake, once it is certain.
+func (m *Machine) tell(t target.Target, o idle.Observation, d idle.Decision, now time.Time) {
+	if o.ReplicasErr == nil {
+		m.lostAt = time.Time{}
+	} else if m.lostAt.IsZero() {
+		m.lostAt = now
+	}
+	switch {
+	case !m.lostAt.IsZero() && now.Sub(m.lostAt) >= lostFor:
+		t.Zero.Mistake = o.ReplicasErr
+	case d.Cause == idle.Foreign:
+		t.Zero.Mistake = errors.New(d.Reason)
+	default:
+		m.parts.Journal.Decided(t, o, d, now)
+		return
+	}
+	m.parts.Journal.Mistaken(t, now)
 }
 
 func (m *Machine) observe(t target.Target, seen Scale, now time.Time) idle.Observation {
@@ -149,6 +173,9 @@ func (m *Machine) wake(ctx context.Context, t target.Target, seen Scale, d idle.
 		return m.failed(t, idle.Wake, err)
 	}
 	m.turn, m.failures = nil, 0
+	if t.StaysAtZero() {
+		d.Reason += "; the HPA's policies of scaling up would never leave zero, and go on from here"
+	}
 	now := m.parts.Now()
 	m.parts.Journal.Woke(t, d.Replicas, d, now.Sub(m.state.ShortSince), now)
 	return 0

@@ -216,6 +216,38 @@ func TestAMistakeIsSaidAndNothingDone(t *testing.T) {
 	})
 }
 
+// TestATargetThatCannotBeReadIsAMistakeInTheEnd has what the HPA scales not exist.
+func TestATargetThatCannotBeReadIsAMistakeInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a")
+		w.lost = errors.New("it does not exist")
+		s := w.start(t)
+		time.Sleep(20 * time.Second)
+		expect(t, w, "5s a: it does not exist")
+		locked(w, func() bool { w.lost = nil; return true })
+		w.publish(s, "a", 1)
+		time.Sleep(2 * time.Second)
+		expect(t, w, "5s a: it does not exist", "21s a woke to 1 after 0s")
+	})
+}
+
+// TestMetricsOfOthersKeepATargetAwakeForEver says so, and wakes all the same.
+func TestMetricsOfOthersKeepATargetAwakeForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a")
+		w.replicas["a"], w.targets[0].Foreign = 1, []string{"Resource cpu"}
+		s := w.start(t)
+		time.Sleep(time.Minute)
+		const said = "0s a: the HPA also scales on Resource cpu, of which celery-hpa knows nothing: it never concludes that there is nothing to do"
+		expect(t, w, said)
+		locked(w, func() bool { w.replicas["a"] = 0; return true })
+		s.Resized("airflow", "a")
+		time.Sleep(time.Second)
+		w.publish(s, "a", 2)
+		expect(t, w, said, "1m1s a woke to 2 after 0s")
+	})
+}
+
 func TestATargetThatIsGoneIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld("a", "b")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,7 @@ type world struct {
 	waiting  map[string]int64
 	unknown  bool  // nothing is known of any queue
 	refusal  error // of the next write
+	lost     error // why no size can be read
 	leads    bool
 	watched  map[queue.BrokerRef][]string
 	hurried  int
@@ -122,9 +124,11 @@ func (w *world) Changed() <-chan struct{} {
 
 // Get implements zeroscaler.Scales.
 func (w *world) Get(_ context.Context, t target.Target) (zeroscaler.Scale, error) {
-	return locked(w, func() zeroscaler.Scale {
-		return zeroscaler.Scale{Replicas: w.replicas[t.Name], Pods: w.replicas[t.Name], ResourceVersion: fmt.Sprint(w.version[t.Name])}
-	}), nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return zeroscaler.Scale{
+		Replicas: w.replicas[t.Name], Pods: w.replicas[t.Name], ResourceVersion: fmt.Sprint(w.version[t.Name]),
+	}, w.lost
 }
 
 // Set implements zeroscaler.Scales.
@@ -204,7 +208,15 @@ func (j journal) Refused(t target.Target, cause idle.Cause, message string, _ ti
 func (j journal) Failed(t target.Target, action idle.Action, err error, _ time.Time) {
 	j.w.say("%s: %s failed: %v", t.Name, action, err)
 }
-func (j journal) Mistaken(t target.Target, _ time.Time) { j.w.say("%s: %v", t.Name, t.Zero.Mistake) }
+
+// Mistaken tells of each mistake once, as a journal does.
+func (j journal) Mistaken(t target.Target, _ time.Time) {
+	text := fmt.Sprintf("%s: %v", t.Name, t.Zero.Mistake)
+	if said := j.w.log(); len(said) == 0 || !strings.HasSuffix(said[len(said)-1], text) {
+		j.w.say("%s", text)
+	}
+}
+
 func (j journal) Delayed(t target.Target, wait time.Duration, _ time.Time) {
 	j.w.say("%s waits for %s", t.Name, wait)
 }
