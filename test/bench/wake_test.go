@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// wakeRound is how many messages are sent before all is put to sleep again, and
-	// wakeRounds how often.
+	// wakeRound is how many targets are woken before all are put to sleep again;
+	// leastWakes is how many wakes there are in all, at the least.
 	wakeRound  = 20
-	wakeRounds = 6
+	leastWakes = 30
 	// takeOver is what celery-hpa gets to see that messages, or workers, are gone: a
 	// sample a second.
 	takeOver = 2500 * time.Millisecond
@@ -135,12 +135,13 @@ func (s *sleepers) measureRest(b *testing.B) {
 func (s *sleepers) measureWakes(b *testing.B) {
 	b.Helper()
 	var wakes, patches []time.Duration
-	for range wakeRounds {
+	for range max(6, leastWakes/s.targets) {
 		chosen := rand.Perm(s.targets)[:min(s.targets, wakeRound)]
 		for _, i := range chosen {
 			wakes = append(wakes, s.wake(b, i))
+			pauseAtRandom()
 			patches = append(patches, s.patchReference(b))
-			time.Sleep(time.Duration(60+rand.IntN(50)) * time.Millisecond) // not in step with any poll
+			pauseAtRandom()
 		}
 		for _, i := range chosen {
 			s.post.drop(b, s.queues[i][0])
@@ -164,6 +165,10 @@ func (s *sleepers) measureWakes(b *testing.B) {
 	}
 	b.ReportMetric(0, "ns/op")
 }
+
+// pauseAtRandom keeps out of step with any poll, and lets the control plane do what
+// follows.
+func pauseAtRandom() { time.Sleep(time.Duration(60+rand.IntN(50)) * time.Millisecond) }
 
 func milliseconds(sorted []time.Duration, q float64) float64 {
 	return float64(sorted[int(q*float64(len(sorted)-1))].Microseconds()) / 1000
