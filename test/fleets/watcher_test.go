@@ -15,7 +15,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
@@ -53,9 +55,11 @@ func (h *hosts) say(host string, active int64) {
 
 // world is an API server with its controllers, and a watcher of one namespace.
 type world struct {
+	config  *rest.Config
 	clients kubernetes.Interface
 	hosts   *hosts
 	watcher *fleet.Watcher
+	changes *changes
 }
 
 func newWorld(t *testing.T) *world {
@@ -73,8 +77,9 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{clients: clients, hosts: &hosts{heard: map[string][]workers.Worker{}}}
+	w := &world{config: cluster.RESTConfig(), clients: clients, hosts: &hosts{heard: map[string][]workers.Worker{}}, changes: &changes{seen: map[fleet.Ref][]string{}}}
 	w.watcher = fleet.NewWatcher(clients, w.hosts, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w.watcher.Notify(func(ref fleet.Ref) { w.changes.note(ref, w.watcher) })
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		cancel()
@@ -164,7 +169,12 @@ func TestWatcher(t *testing.T) {
 	t.Run("a Deployment's pods are joined with its workers", w.testDeployment)
 	t.Run("a StatefulSet's pods have ordinals from its first one", w.testOrdinals)
 	t.Run("a restarted container ends what was heard before", w.testRestart)
+	t.Run("the scale is that of the scale subresource", w.testScale)
+	t.Run("changes of a scale are told, and no others", w.testNotify)
+	t.Run("nothing is told before all is known, and everything then", w.testKnown)
+	t.Run("pods may be chosen by a selector", w.testSelected)
 	t.Run("what is not there, or not watched, is an error", w.testErrors)
+	t.Run("who is told may look while a watch ends", w.testLeave)
 }
 
 func (w *world) testDeployment(t *testing.T) {
@@ -232,6 +242,17 @@ func (w *world) testErrors(t *testing.T) {
 	_, err = w.watcher.Fleet(fleet.Ref{Namespace: "elsewhere", Kind: fleet.Deployment, Name: "worker"})
 	if !errors.Is(err, fleet.ErrNotWatched) {
 		t.Errorf("a namespace that is not watched: %v", err)
+	}
+	for _, kind := range []fleet.Kind{fleet.Deployment, fleet.StatefulSet, fleet.Pods, "Rollout"} {
+		if s, err := w.watcher.Scale(fleet.Ref{Namespace: namespace, Kind: kind, Name: "missing"}); !errors.Is(err, fleet.ErrNoFleet) {
+			t.Errorf("the scale of a %s that is not there: %+v, %v", kind, s, err)
+		}
+	}
+	if _, err := w.watcher.Scale(fleet.Ref{Namespace: "elsewhere", Kind: fleet.Deployment, Name: "worker"}); !errors.Is(err, fleet.ErrNotWatched) {
+		t.Errorf("the scale in a namespace that is not watched: %v", err)
+	}
+	if _, err := w.watcher.Selected("elsewhere", labels.SelectorFromSet(labels.Set{"app": "worker"})); !errors.Is(err, fleet.ErrNotWatched) {
+		t.Errorf("the pods of a namespace that is not watched: %v", err)
 	}
 	if w.watcher.HasHost(namespace, "nobody") || !w.watcher.HasHost("elsewhere", "nobody") {
 		t.Error("a host is missing only where the pods are known")

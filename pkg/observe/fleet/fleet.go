@@ -15,13 +15,16 @@ type Kind string
 const (
 	Deployment  Kind = "Deployment"
 	StatefulSet Kind = "StatefulSet"
+	// Pods are those that a selector chooses, whatever they are scaled by.
+	Pods Kind = "Pods"
 )
 
-// Ref names a fleet: a Deployment or StatefulSet of workers.
+// Ref names a fleet: a Deployment or StatefulSet of workers, or their pods.
 type Ref struct {
 	Namespace string
 	Kind      Kind
-	Name      string
+	// Name is that of the Deployment or StatefulSet, or the selector as text.
+	Name string
 }
 
 // String is like "Deployment airflow/worker".
@@ -64,10 +67,10 @@ type Member struct {
 	// Pod is the pod's name, UID its identity.
 	Pod string
 	UID types.UID
-	// Host is the name by which its worker is heard.
+	// Host is the name under which its worker is heard.
 	Host string
 	// Ordinal is the pod's number in a StatefulSet, counted from the first one
-	// that the set has (spec.ordinals.start); -1 in a Deployment.
+	// that the set has (spec.ordinals.start); -1 where it is in none.
 	Ordinal int
 	// Ready is the pod's condition; Terminating, whether it is being deleted: then
 	// no scaling concerns it any more.
@@ -85,8 +88,8 @@ type Member struct {
 	Annotations map[string]string
 }
 
-// Fleet is a Deployment or StatefulSet with its pods. It is not changed after it
-// was handed out.
+// Fleet is a Deployment or StatefulSet with its pods, or some pods alone. It is not
+// changed after it was handed out.
 type Fleet struct {
 	Ref
 	// Members are its pods, sorted by name, terminating ones included. Pods that
@@ -95,4 +98,17 @@ type Fleet struct {
 	// Heard tells whether any pod's worker was ever heard. Without that nothing
 	// says that these are Celery workers at all.
 	Heard bool
+}
+
+// Scale is the scale of a Deployment or StatefulSet, as its scale subresource tells.
+type Scale struct {
+	// Replicas is how many pods are wanted (spec.replicas), Pods how many there are
+	// (status.replicas).
+	Replicas, Pods int32
+	// Selector is that of the pods, as text (status.selector).
+	Selector string
+	// UID and ResourceVersion are of the Deployment or StatefulSet. They are those of
+	// its scale subresource, too.
+	UID             types.UID
+	ResourceVersion string
 }

@@ -31,9 +31,9 @@ func Judge(w workers.Worker, now time.Time) Verdict {
 		v.State, v.Reason = Unknown, fmt.Sprintf("the latest heartbeat of worker %s does not tell how many tasks execute", w.Node)
 	case w.Active.N > 0:
 		v.State, v.Reason = Busy, fmt.Sprintf("worker %s executes %d tasks", w.Node, w.Active.N)
-	case w.Told > 0 && w.ToldAt.After(w.HeardAt):
-		v.State, v.Reason = Busy, fmt.Sprintf("worker %s says that it executes %d tasks", w.Node, w.Told)
-		v.Active = queue.Known(int64(w.Told), w.ToldAt)
+	case w.Told > 0:
+		v.State, v.Since, v.Active = Busy, w.ToldAt, queue.Known(int64(w.Told), w.ToldAt)
+		v.Reason = fmt.Sprintf("worker %s says that it executes %d tasks", w.Node, w.Told)
 	case w.Moved:
 		v.State, v.Reason = Busy, fmt.Sprintf("worker %s has taken tasks since its heartbeat before", w.Node)
 	default:

@@ -35,6 +35,11 @@ func TestPodsAreJudgedByTheirWorkers(t *testing.T) {
 	moved.Moved = true
 	vague := heard(0, time.Second)
 	vague.Active = celery.Number{}
+	told := func(tasks int) workers.Worker {
+		w := heard(0, time.Second)
+		w.Told, w.ToldAt = tasks, t0.Add(-time.Millisecond)
+		return w
+	}
 	tests := []struct {
 		rule   string
 		pod    pod
@@ -44,6 +49,8 @@ func TestPodsAreJudgedByTheirWorkers(t *testing.T) {
 	}{
 		{"a worker that executes nothing is idle", ready, []workers.Worker{heard(0, time.Second)}, Idle, "executes nothing since 1m0s"},
 		{"one that executes something is busy", ready, []workers.Worker{heard(2, time.Second)}, Busy, "executes 2 tasks"},
+		{"one that has told of a task since its latest heartbeat is busy", ready, []workers.Worker{told(1)}, Busy, "says that it executes 1 tasks"},
+		{"one that has told of none is idle", ready, []workers.Worker{told(0)}, Idle, "executes nothing"},
 		{"a silent one is unknown", ready, []workers.Worker{heard(0, 7*time.Second)}, Unknown, "silent for 7s"},
 		{"one that shuts down is draining", ready, []workers.Worker{offline}, Draining, "shuts down"},
 		{"one that takes short tasks is busy", ready, []workers.Worker{moved}, Busy, "has taken tasks"},
@@ -106,5 +113,13 @@ func TestOnlyIdleAndStartingAreNotBusy(t *testing.T) {
 		if got := state.IsBusy(); got != want {
 			t.Errorf("%s: busy %t, want %t", state, got, want)
 		}
+	}
+}
+
+func TestTasksThatWereToldOfCount(t *testing.T) {
+	w := heard(0, time.Second)
+	w.Told, w.ToldAt = 3, t0.Add(-time.Millisecond)
+	if v := Judge(w, t0); v.Active != queue.Known(3, w.ToldAt) || v.Since != w.ToldAt {
+		t.Errorf("active %+v since %s, want 3 as of %s", v.Active, v.Since, w.ToldAt)
 	}
 }

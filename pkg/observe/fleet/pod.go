@@ -2,8 +2,6 @@ package fleet
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,68 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 )
-
-// slim drops of an object what nobody here reads: with thousands of pods it is most
-// of the memory. It is a transform of informers.
-func slim(object any) (any, error) {
-	switch o := object.(type) {
-	case *corev1.Pod:
-		return slimPod(o), nil
-	case *appsv1.Deployment:
-		return &appsv1.Deployment{
-			ObjectMeta: slimMeta(o.ObjectMeta),
-			Spec:       appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector},
-			Status:     appsv1.DeploymentStatus{Replicas: o.Status.Replicas},
-		}, nil
-	case *appsv1.StatefulSet:
-		return &appsv1.StatefulSet{
-			ObjectMeta: slimMeta(o.ObjectMeta),
-			Spec:       appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Ordinals: o.Spec.Ordinals},
-			Status:     appsv1.StatefulSetStatus{Replicas: o.Status.Replicas},
-		}, nil
-	}
-	return object, nil // a tombstone
-}
-
-func slimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion}
-}
-
-func slimPod(p *corev1.Pod) *corev1.Pod {
-	kept := &corev1.Pod{ObjectMeta: slimMeta(p.ObjectMeta)}
-	kept.OwnerReferences, kept.DeletionTimestamp = p.OwnerReferences, p.DeletionTimestamp
-	kept.Labels = p.Labels // by which the pods of other kinds than ours are found
-	kept.Annotations = writable(p.Annotations)
-	kept.Spec = corev1.PodSpec{
-		Hostname: p.Spec.Hostname, HostNetwork: p.Spec.HostNetwork, NodeName: p.Spec.NodeName,
-		Containers: make([]corev1.Container, len(p.Spec.Containers)),
-	}
-	kept.Status.Phase = p.Status.Phase
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			kept.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
-		}
-	}
-	for _, c := range p.Status.ContainerStatuses {
-		kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, corev1.ContainerStatus{RestartCount: c.RestartCount})
-	}
-	return kept
-}
-
-// writable keeps the annotations that celery-hpa may write.
-func writable(annotations map[string]string) map[string]string {
-	kept := maps.Clone(annotations)
-	maps.DeleteFunc(kept, func(key, _ string) bool {
-		return !slices.Contains(v1alpha1.PodAnnotations(), key)
-	})
-	if len(kept) == 0 {
-		return nil
-	}
-	return kept
-}
 
 // hostOf is the name under which a pod's worker is heard: the pod's, where its host
 // name was not set to another.

@@ -1,120 +1,98 @@
 package fleet
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 )
 
-// Scale is the size of a Deployment or StatefulSet.
-type Scale struct {
-	// Replicas is spec.replicas, Pods status.replicas, which counts no pod that is
-	// being deleted.
-	Replicas, Pods int32
-	// Selector is that of its pods.
-	Selector string
-	UID      types.UID
-	// ResourceVersion is that of the object, and so of its scale subresource.
-	ResourceVersion string
-}
+// Notify has a function called whenever a Deployment or StatefulSet appears or
+// disappears, or its scale changes, and once for each as soon as the fleets of its
+// namespace are known. Of a namespace that is no more watched nothing is told. Calls may
+// come at the same time. The function must return soon, since others wait for it; it may
+// call the watcher, but for Watch and Wait. Notify itself is called before Watch.
+func (w *Watcher) Notify(changed func(Ref)) { w.changed = changed }
 
-// Scale returns the size of a Deployment or StatefulSet as it is now. The error wraps
-// ErrNoFleet or ErrNotWatched.
+// Scale returns the scale of a Deployment or StatefulSet, as it was last seen. The error
+// wraps ErrNoFleet or ErrNotWatched.
 func (w *Watcher) Scale(ref Ref) (Scale, error) {
 	s, err := w.space(ref.Namespace)
 	if err != nil {
 		return Scale{}, err
 	}
-	object, exists, _ := s.owners(ref.Kind).GetByKey(ref.Namespace + "/" + ref.Name) // fails for no key
+	object, exists := s.owner(ref)
 	if !exists {
 		return Scale{}, fmt.Errorf("%w: %s", ErrNoFleet, ref)
 	}
-	_, scale := sizeOf(object)
-	return scale, nil
+	return scaleOf(object)
 }
 
-// Notify has a function called whenever spec.replicas or status.replicas of a
-// Deployment or StatefulSet has changed, or one has come or gone. It is to be called
-// before Watch; the function must not block.
-func (w *Watcher) Notify(resized func(Ref)) { w.resized = resized }
-
-// sizes tells of Deployments and StatefulSets whose size has changed.
-func (s *space) sizes() cache.ResourceEventHandler {
-	tell := func(object any) {
-		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-			object = gone.Obj
-		}
-		if ref, _ := sizeOf(object); s.resized != nil && ref != (Ref{}) {
-			s.resized(ref)
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: tell, DeleteFunc: tell,
-		UpdateFunc: func(before, after any) {
-			_, old := sizeOf(before)
-			if _, now := sizeOf(after); old.Replicas != now.Replicas || old.Pods != now.Pods {
-				tell(after)
-			}
-		},
-	}
-}
-
-// sizeOf names a Deployment or StatefulSet and tells its size; nothing of others.
-func sizeOf(object any) (Ref, Scale) {
-	var kind Kind
+// scaleOf is the scale of a Deployment or StatefulSet as the API server makes it
+// (k8s.io/kubernetes/pkg/registry/apps/deployment/storage/storage.go, scaleFromDeployment).
+func scaleOf(object any) (Scale, error) {
 	var meta metav1.ObjectMeta
-	var replicas *int32
+	var wanted *int32
 	var pods int32
-	var selector *metav1.LabelSelector
+	var chosen *metav1.LabelSelector
 	switch o := object.(type) {
 	case *appsv1.Deployment:
-		kind, meta, replicas, pods, selector = Deployment, o.ObjectMeta, o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector
+		meta, wanted, pods, chosen = o.ObjectMeta, o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector
 	case *appsv1.StatefulSet:
-		kind, meta, replicas, pods, selector = StatefulSet, o.ObjectMeta, o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector
-	default:
-		return Ref{}, Scale{}
+		meta, wanted, pods, chosen = o.ObjectMeta, o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector
 	}
-	scale := Scale{
-		Replicas: 1, Pods: pods, Selector: metav1.FormatLabelSelector(selector),
-		UID: meta.UID, ResourceVersion: meta.ResourceVersion,
+	selector, err := metav1.LabelSelectorAsSelector(chosen)
+	if err != nil {
+		return Scale{}, fmt.Errorf("the selector of the pods of %s/%s: %w", meta.Namespace, meta.Name, err)
 	}
-	if replicas != nil { // which the API server has filled in
-		scale.Replicas = *replicas
-	}
-	return Ref{meta.Namespace, kind, meta.Name}, scale
+	return Scale{
+		Replicas: replicasOf(wanted), Pods: pods, Selector: selector.String(), UID: meta.UID, ResourceVersion: meta.ResourceVersion,
+	}, nil
 }
 
-// Selected returns the pods of a namespace that a selector matches, as a fleet without
-// a name: the workers of what is neither Deployment nor StatefulSet. It looks at all pods
-// of the namespace. A selector that matches everything is refused: it would make
-// everybody's pods workers. The error may wrap ErrNotWatched.
-func (w *Watcher) Selected(namespace string, selector labels.Selector) (Fleet, error) {
-	if selector.Empty() {
-		return Fleet{}, errors.New("the pods of what is scaled cannot be told: its scale has no selector (status.selector)")
+// replicasOf is 1 where nothing is said, as in Kubernetes.
+func replicasOf(wanted *int32) int32 {
+	if wanted == nil {
+		return 1
 	}
-	s, err := w.space(namespace)
-	if err != nil {
-		return Fleet{}, err
-	}
-	f := Fleet{Ref: Ref{Namespace: namespace}}
-	for _, object := range s.pods.GetIndexer().List() {
-		p := object.(*corev1.Pod)
-		if hasEnded(p) || !selector.Matches(labels.Set(p.Labels)) {
-			continue
+	return *wanted
+}
+
+// notify has changes of scales told, those to come and what is there once all is known.
+func (s *space) notify(ctx context.Context, changed func(Ref)) {
+	for kind, informer := range map[Kind]cache.SharedIndexInformer{Deployment: s.deployments, StatefulSet: s.sets} {
+		tell := func(object any) {
+			key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(object)
+			if err == nil && s.synced() {
+				changed(s.refOf(kind, key))
+			}
 		}
-		m, heard := w.member(s, p, f.Ref, 0)
-		f.Members = append(f.Members, m)
-		f.Heard = f.Heard || heard
+		_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: tell, DeleteFunc: tell,
+			UpdateFunc: func(before, after any) {
+				if !isSameScale(before, after) {
+					tell(after)
+				}
+			},
+		})
 	}
-	slices.SortFunc(f.Members, func(a, b Member) int { return strings.Compare(a.Pod, b.Pod) })
-	f.Heard = w.everHeard(Ref{Namespace: namespace, Name: selector.String()}, f.Heard)
-	return f, nil
+	s.telling.Go(func() {
+		if !cache.WaitFor(ctx, "", s.pods.HasSyncedChecker(), s.deployments.HasSyncedChecker(), s.sets.HasSyncedChecker()) {
+			return
+		}
+		for _, ref := range s.refs() {
+			changed(ref)
+		}
+	})
+}
+
+// isSameScale reports whether nothing has changed between two versions of an object but
+// what is no matter of its scale.
+func isSameScale(before, after any) bool {
+	old, errBefore := scaleOf(before)
+	now, errAfter := scaleOf(after)
+	old.ResourceVersion = now.ResourceVersion
+	return errBefore == nil && errAfter == nil && old == now
 }

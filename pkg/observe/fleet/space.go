@@ -12,10 +12,13 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet/internal/slim"
 )
 
 // The indices of pods.
@@ -29,30 +32,35 @@ type space struct {
 	namespace string
 	now       func() time.Time
 	log       *slog.Logger
-	resized   func(Ref)
 
 	pods, deployments, sets cache.SharedIndexInformer
 	stop                    func()
+	telling                 sync.WaitGroup // see notify
 
 	mu        sync.Mutex
 	restarted map[types.UID]time.Time
 	failure   error // why the latest attempt to watch failed, until all is known
 }
 
-// newSpace begins to watch a namespace.
-func newSpace(ctx context.Context, clients kubernetes.Interface, namespace string, now func() time.Time, log *slog.Logger, resized func(Ref)) *space {
-	factory := informers.NewSharedInformerFactoryWithOptions(clients, 0, informers.WithNamespace(namespace), informers.WithTransform(slim))
+// newSpace begins to watch a namespace. Changed is told of changes of scales, if it is
+// not nil.
+func newSpace(ctx context.Context, clients kubernetes.Interface, namespace string, now func() time.Time, changed func(Ref), log *slog.Logger) *space {
+	factory := informers.NewSharedInformerFactoryWithOptions(clients, 0, informers.WithNamespace(namespace), informers.WithTransform(slim.Down))
 	s := &space{
-		namespace: namespace, now: now, log: log.With("namespace", namespace), resized: resized,
+		namespace: namespace, now: now, log: log.With("namespace", namespace),
 		pods: factory.Core().V1().Pods().Informer(), deployments: factory.Apps().V1().Deployments().Informer(),
 		sets: factory.Apps().V1().StatefulSets().Informer(), restarted: map[types.UID]time.Time{},
 	}
 	s.prepare()
 	ctx, cancel := context.WithCancel(ctx)
+	if changed != nil {
+		s.notify(ctx, changed)
+	}
 	factory.StartWithContext(ctx)
 	s.stop = func() {
 		cancel()
 		factory.Shutdown()
+		s.telling.Wait()
 	}
 	return s
 }
@@ -72,8 +80,6 @@ func (s *space) prepare() {
 		byHost: func(object any) ([]string, error) { return []string{hostOf(object.(*corev1.Pod))}, nil },
 	})
 	_, _ = s.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: s.noteRestart, DeleteFunc: s.forget})
-	_, _ = s.deployments.AddEventHandler(s.sizes())
-	_, _ = s.sets.AddEventHandler(s.sizes())
 	for what, informer := range map[string]cache.SharedIndexInformer{"pods": s.pods, "deployments": s.deployments, "statefulsets": s.sets} {
 		_ = informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { s.fail(what, err) })
 	}
@@ -153,10 +159,25 @@ func (s *space) lookUp(index, value string) []*corev1.Pod {
 	return pods
 }
 
-// has reports whether the Deployment or StatefulSet exists.
-func (s *space) has(ref Ref) bool {
-	_, exists, _ := s.owners(ref.Kind).GetByKey(s.namespace + "/" + ref.Name)
-	return exists
+// selected returns the pods that a selector chooses, of those that have not ended. It
+// looks at each pod of the namespace.
+func (s *space) selected(selector labels.Selector) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, object := range s.pods.GetIndexer().List() {
+		if p := object.(*corev1.Pod); !hasEnded(p) && selector.Matches(labels.Set(p.Labels)) {
+			pods = append(pods, p)
+		}
+	}
+	return pods
+}
+
+// owner returns the Deployment or StatefulSet, if it exists.
+func (s *space) owner(ref Ref) (object any, exists bool) {
+	if ref.Kind != Deployment && ref.Kind != StatefulSet {
+		return nil, false
+	}
+	object, exists, _ = s.owners(ref.Kind).GetByKey(s.namespace + "/" + ref.Name)
+	return object, exists
 }
 
 func (s *space) owners(kind Kind) cache.Indexer {
@@ -171,16 +192,21 @@ func (s *space) refs() []Ref {
 	var refs []Ref
 	for _, kind := range []Kind{Deployment, StatefulSet} {
 		for _, key := range slices.SortedFunc(slices.Values(s.owners(kind).ListKeys()), strings.Compare) {
-			_, name, _ := strings.Cut(key, "/")
-			refs = append(refs, Ref{s.namespace, kind, name})
+			refs = append(refs, s.refOf(kind, key))
 		}
 	}
 	return refs
 }
 
+// refOf names an object by its key.
+func (s *space) refOf(kind Kind, key string) Ref {
+	_, name, _ := strings.Cut(key, "/")
+	return Ref{s.namespace, kind, name}
+}
+
 // firstOrdinal is the number of a StatefulSet's first pod.
 func (s *space) firstOrdinal(ref Ref) int {
-	object, _, _ := s.owners(ref.Kind).GetByKey(s.namespace + "/" + ref.Name)
+	object, _ := s.owner(ref)
 	if set, ok := object.(*appsv1.StatefulSet); ok && set.Spec.Ordinals != nil {
 		return int(set.Spec.Ordinals.Start)
 	}

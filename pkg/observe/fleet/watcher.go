@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
@@ -35,9 +37,8 @@ type Watcher struct {
 	clients kubernetes.Interface
 	workers Workers
 	now     func() time.Time
+	changed func(Ref) // see Notify
 	log     *slog.Logger
-
-	resized func(Ref) // nil if nobody is to be told
 
 	mu     sync.RWMutex
 	spaces map[string]*space
@@ -56,27 +57,40 @@ func NewWatcher(clients kubernetes.Interface, heard Workers, log *slog.Logger) *
 // Watch makes the watcher watch exactly these namespaces, until ctx is done at the
 // latest. It does not wait until what is there is known.
 func (w *Watcher) Watch(ctx context.Context, namespaces []string) {
+	for _, s := range w.leave(namespaces) {
+		s.end()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for _, namespace := range namespaces {
+		if w.spaces[namespace] == nil {
+			w.spaces[namespace] = newSpace(ctx, w.clients, namespace, w.now, w.changed, w.log)
+		}
+	}
+}
+
+// leave forgets all but these namespaces and returns what is to be ended: without the
+// lock, since who is told of a change may look at the watcher meanwhile.
+func (w *Watcher) leave(kept []string) []*space {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var left []*space
 	for namespace, s := range w.spaces {
-		if !slices.Contains(namespaces, namespace) {
-			s.end()
+		if !slices.Contains(kept, namespace) {
+			left = append(left, s)
 			delete(w.spaces, namespace)
 		}
 	}
-	for _, namespace := range namespaces {
-		if w.spaces[namespace] == nil {
-			w.spaces[namespace] = newSpace(ctx, w.clients, namespace, w.now, w.log, w.resized)
-		}
-	}
+	return left
 }
 
 // Wait blocks until no watch goes on, which needs the context given to Watch to be
 // done.
 func (w *Watcher) Wait() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, s := range w.spaces {
+	w.mu.RLock()
+	spaces := slices.Collect(maps.Values(w.spaces))
+	w.mu.RUnlock()
+	for _, s := range spaces {
 		s.end()
 	}
 }
@@ -88,19 +102,48 @@ func (w *Watcher) Fleet(ref Ref) (Fleet, error) {
 	if err != nil {
 		return Fleet{}, err
 	}
-	if !s.has(ref) {
+	if _, exists := s.owner(ref); !exists {
 		return Fleet{}, fmt.Errorf("%w: %s", ErrNoFleet, ref)
 	}
+	return w.fleet(s, ref, s.podsOf(ref)), nil
+}
+
+// Selected returns the pods of a namespace that a selector chooses, as a fleet of kind
+// Pods: workers of something else than a Deployment or StatefulSet. It looks at each pod
+// of the namespace. The error wraps ErrNotWatched, or ErrNoFleet for a selector that
+// chooses nothing, or everything.
+func (w *Watcher) Selected(namespace string, selector labels.Selector) (Fleet, error) {
+	s, err := w.space(namespace)
+	if err != nil {
+		return Fleet{}, err
+	}
+	if !isChoosing(selector) {
+		return Fleet{}, fmt.Errorf("%w: what is scaled has no selector that tells its pods (status.selector of its scale), and those of namespace %s are not all workers", ErrNoFleet, namespace)
+	}
+	return w.fleet(s, Ref{namespace, Pods, selector.String()}, s.selected(selector)), nil
+}
+
+// isChoosing reports whether a selector chooses something, and not everything.
+func isChoosing(selector labels.Selector) bool {
+	if selector == nil {
+		return false
+	}
+	requirements, choosing := selector.Requirements()
+	return choosing && len(requirements) > 0
+}
+
+// fleet joins pods with their workers.
+func (w *Watcher) fleet(s *space, ref Ref, pods []*corev1.Pod) Fleet {
 	f := Fleet{Ref: ref}
 	start := s.firstOrdinal(ref)
-	for _, p := range s.podsOf(ref) {
+	for _, p := range pods {
 		m, heard := w.member(s, p, ref, start)
 		f.Members = append(f.Members, m)
 		f.Heard = f.Heard || heard
 	}
 	slices.SortFunc(f.Members, func(a, b Member) int { return strings.Compare(a.Pod, b.Pod) })
 	f.Heard = w.everHeard(ref, f.Heard)
-	return f, nil
+	return f
 }
 
 // Fleets returns the fleets of a namespace of which a worker was ever heard, sorted

@@ -9,6 +9,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/asking"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/beats"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/pace"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -35,7 +36,7 @@ type book struct {
 	declared func(host string) Declaration
 	workers  map[identity]*entry
 	hosts    map[string][]*entry
-	services map[string]*service // by queue
+	services *pace.Services
 }
 
 // entry is a worker with what only the book needs to know of it.
@@ -46,7 +47,8 @@ type entry struct {
 	succeeded bool // whether another process has begun under its name since it was heard
 	recent    beats.Recent
 	declared  Declaration
-	share     share
+	share     pace.Share
+	evasive   bool // whether it did not answer when it was last asked at once
 	asking.Questions
 }
 
@@ -54,7 +56,7 @@ func newBook(broker queue.BrokerRef, declared func(host string) Declaration) *bo
 	if declared == nil {
 		declared = func(string) Declaration { return Declaration{} }
 	}
-	return &book{broker: broker, declared: declared, workers: map[identity]*entry{}, hosts: map[string][]*entry{}, services: map[string]*service{}}
+	return &book{broker: broker, declared: declared, workers: map[identity]*entry{}, hosts: map[string][]*entry{}, services: pace.NewServices()}
 }
 
 // hear takes in what a worker says of itself.
@@ -67,7 +69,7 @@ func (b *book) hear(e monitor.WorkerEvent, now time.Time) {
 	case e.State == monitor.WorkerOffline:
 		entry.OfflineAt = now
 	case e.State == monitor.WorkerOnline, entry.isSucceededBy(e):
-		b.leave(entry)
+		b.services.Leave(&entry.share)
 		entry.restart()
 		b.succeed(entry)
 	}
@@ -117,7 +119,7 @@ func (e *entry) restart() {
 	e.Slots, e.Queues, e.Tasks = celery.Number{}, nil, nil
 	e.recent, e.processed, e.Active = nil, celery.Number{}, celery.Number{}
 	e.Told, e.ToldAt = 0, time.Time{}
-	e.Questions = asking.New()
+	e.Questions, e.evasive = asking.New(), false
 }
 
 // count takes in the numbers of an event.
@@ -130,7 +132,10 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 	if active != e.Active || event.Processed != e.processed {
 		e.Want(monitor.MethodActive)
 	}
-	if active.Known && active.N == 0 {
+	if !e.isBehind(active, event.Processed) {
+		e.Told = 0
+	}
+	if !mayExecute(active) && e.Told == 0 {
 		e.Tasks = nil
 		e.Drop(monitor.MethodActive)
 	}
@@ -138,6 +143,12 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 		e.Since = now
 	}
 	e.Active, e.processed, e.HeardAt = active, event.Processed, now
+}
+
+// isBehind reports whether a heartbeat was sent before tasks began that the worker has
+// told of: it executes nothing, and has taken none of them yet.
+func (e *entry) isBehind(active, processed celery.Number) bool {
+	return e.Told > 0 && !mayExecute(e.Active) && !mayExecute(active) && processed.Known && processed == e.processed
 }
 
 func mayExecute(active celery.Number) bool { return !active.Known || active.N > 0 }
@@ -160,14 +171,14 @@ func (b *book) sweep(now time.Time, hasPod func(host string) (has, known bool)) 
 		if !known || !e.isGone(has, now) {
 			continue
 		}
-		b.leave(e)
+		b.services.Leave(&e.share)
 		delete(b.workers, id)
 		b.hosts[e.Host] = slices.DeleteFunc(b.hosts[e.Host], func(other *entry) bool { return other == e })
 		if len(b.hosts[e.Host]) == 0 {
 			delete(b.hosts, e.Host)
 		}
 	}
-	b.forgetServices(now)
+	b.services.Forget(now)
 }
 
 // isGone reports whether a worker is to be forgotten, given whether its host has a pod.
@@ -179,4 +190,31 @@ func (e *entry) isGone(hasPod bool, now time.Time) bool {
 		return e.succeeded
 	}
 	return e.hadPod || now.Sub(e.HeardAt) > forgetAfter
+}
+
+// account adds what a worker has done since its heartbeat before to the services of
+// its queues. Of a gap in the heartbeats nothing is known: it adds nothing.
+func (b *book) account(e *entry, before beats.Beat, processedBefore int64, now time.Time) {
+	done := pace.Work{Active: e.Active.N}
+	if !before.At.IsZero() && before.Active.Known && now.Sub(before.At) <= e.patience() {
+		done.Busy = time.Duration(float64(before.Active.N+e.Active.N) / 2 * float64(now.Sub(before.At)))
+		done.Begun = max(0, e.processed.N-processedBefore)
+	}
+	b.services.Account(&e.share, e.queueNames(), done, now)
+}
+
+// queueNames are the queues that a worker serves, sorted: by what it says itself, or
+// by what is declared of it. Those that are of Celery's own making, one of each worker
+// with worker_direct for example, are left out.
+func (e *entry) queueNames() []string {
+	names := make([]string, 0, len(e.Queues))
+	for _, q := range e.Queues {
+		names = append(names, q.Name)
+	}
+	if e.Queues == nil {
+		names = append(names, e.declared.Queues...)
+	}
+	names = slices.DeleteFunc(names, celery.IsInternalQueue)
+	slices.Sort(names)
+	return slices.Compact(names)
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/asking"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -19,9 +19,6 @@ const (
 	lastPause  = 2 * time.Second
 	// askInterval is how often it is looked whether anybody is to be asked.
 	askInterval = 500 * time.Millisecond
-	// answerTime bounds the wait for answers. Workers answer within milliseconds, or
-	// not before they have finished something.
-	answerTime = time.Second
 	// refusedPause is the pause after remote control could not be used.
 	refusedPause = 30 * time.Second
 	// sweepInterval is how often workers are forgotten that are gone.
@@ -60,7 +57,8 @@ type Spec struct {
 	Declared func(host string) Declaration
 	// Fingerprint changes whenever anything about the broker does.
 	Fingerprint string
-	// Open makes the source. It does no I/O.
+	// Open makes a source. It does no I/O. There may be three at a time: one to hear
+	// and to ask by the way, and two to ask at once, which are used for nothing else.
 	Open func() (Source, error)
 }
 
@@ -71,9 +69,9 @@ type loop struct {
 	recorder Recorder
 	pods     Pods
 	log      *slog.Logger
-	source   atomic.Pointer[Source] // while it may be asked
-	puzzled  bool                   // whether an event that cannot be understood was logged already
-	refused  bool                   // whether the last question could not be asked
+	puzzled  bool // whether an event that cannot be understood was logged already
+	refused  bool // whether the last question could not be asked
+	desks    *asking.Desks
 }
 
 // Broker implements perbroker.Loop.
@@ -83,7 +81,12 @@ func (l *loop) Broker() queue.BrokerRef { return l.spec.Ref }
 func (l *loop) Fingerprint() string { return l.spec.Fingerprint }
 
 // Begin makes the broker known as one whose workers are not heard yet.
-func (l *loop) Begin() { l.store.declare(l.spec) }
+func (l *loop) Begin() {
+	if l.spec.Control {
+		l.desks = asking.NewDesks(func() (asking.Line, error) { return l.spec.Open() })
+	}
+	l.store.declare(l.spec, l.desks)
+}
 
 // Ended drops what is known of the broker's workers.
 func (l *loop) Ended() {
@@ -99,12 +102,13 @@ func (l *loop) Run(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
-	l.source.Store(&source)
-	defer l.source.Store(nil)
 	var tasks sync.WaitGroup
 	tasks.Go(func() { l.listen(ctx, source) })
 	tasks.Go(func() { l.ask(ctx, source) })
 	tasks.Go(func() { l.sweep(ctx) })
+	if l.desks != nil {
+		tasks.Go(func() { l.desks.Run(ctx) })
+	}
 	tasks.Wait()
 	if err := source.Close(); err != nil {
 		l.log.Warn("Could not close the connections for hearing workers", "error", err)
@@ -182,7 +186,7 @@ func (l *loop) askAll(ctx context.Context, source Source) error {
 		if len(nodes) == 0 {
 			continue
 		}
-		bounded, cancel := context.WithTimeout(ctx, answerTime)
+		bounded, cancel := context.WithTimeout(ctx, asking.AnswerTime)
 		replies, err := source.Ask(bounded, m, nodes)
 		cancel()
 		if err != nil {

@@ -10,21 +10,19 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/asking"
 )
 
-// maxAsked bounds the workers that one message asks.
-const maxAsked = 200
-
-// due returns the names of workers to ask a question, at most maxAsked, those that
-// have waited longest first.
+// due returns the names of workers to ask a question, those that have
+// waited longest first, and no more than one message asks.
 func (b *book) due(m monitor.Method, now time.Time) []string {
 	var found []*entry
 	for _, e := range b.workers {
-		if e.IsDue(m, now) && !e.Offline() && !e.Silent(now) && !b.isAmbiguous(e, now) {
+		if e.IsDue(m, now) && e.isLive(now) && !b.isAmbiguous(e, now) {
 			found = append(found, e)
 		}
 	}
 	slices.SortFunc(found, func(x, y *entry) int { return x.DueSince(m).Compare(y.DueSince(m)) })
-	nodes := make([]string, 0, min(len(found), maxAsked))
-	for _, e := range found[:min(len(found), maxAsked)] {
+	found = found[:min(len(found), asking.MaxAsked)]
+	nodes := make([]string, 0, len(found))
+	for _, e := range found {
 		nodes = append(nodes, e.Node)
 	}
 	return nodes
@@ -34,9 +32,12 @@ func (b *book) due(m monitor.Method, now time.Time) []string {
 // answer one gets could not be told.
 func (b *book) isAmbiguous(e *entry, now time.Time) bool {
 	return slices.ContainsFunc(b.hosts[e.Host], func(other *entry) bool {
-		return other != e && other.Node == e.Node && !other.Offline() && !other.Silent(now)
+		return other != e && other.Node == e.Node && other.isLive(now)
 	})
 }
+
+// isLive reports whether a worker may be asked.
+func (e *entry) isLive(now time.Time) bool { return !e.Offline() && !e.Silent(now) }
 
 // learn takes in the answers to a question, and that there was none from the other
 // workers that were asked.
@@ -69,7 +70,7 @@ func (e *entry) apply(m monitor.Method, reply monitor.ControlReply, now time.Tim
 		if err != nil {
 			return err
 		}
-		e.Tasks, e.Told, e.ToldAt = asking.Executing(tasks, e.Queues), len(tasks), now
+		e.told(tasks, now)
 	case monitor.MethodActiveQueues:
 		queues, err := reply.Queues()
 		if err != nil {
@@ -84,6 +85,11 @@ func (e *entry) apply(m monitor.Method, reply monitor.ControlReply, now time.Tim
 		e.Slots = celery.Number{N: slots, Known: true}
 	}
 	return nil
+}
+
+// told takes in what a worker executes.
+func (e *entry) told(tasks []monitor.ActiveTask, now time.Time) {
+	e.Tasks, e.Told, e.ToldAt = asking.Executing(tasks, e.Queues), len(tasks), now
 }
 
 // untold makes up the tasks of a worker that was not asked, or does not answer, but

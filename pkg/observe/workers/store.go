@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/asking"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/pace"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
@@ -29,7 +31,8 @@ type Store struct {
 // shelf is a book and how it is filled.
 type shelf struct {
 	*book
-	deaf, mute error // why not listening, or not asking; nil if so
+	deaf, mute error         // why not listening, or not asking; nil if so
+	desks      *asking.Desks // nil where workers are never asked
 }
 
 // NewStore returns an empty store.
@@ -83,6 +86,32 @@ func (s *Store) Executing(ref queue.BrokerRef) []monitor.ExecutingTask {
 		tasks = append(tasks, e.untold()...)
 	}
 	return tasks
+}
+
+// AddTimes fills in what the workers of a broker tell of the times of its queues:
+// how long a task that is sent now will wait, and how much work there is. The sample
+// is changed; it must not have been handed to anybody else yet.
+func (s *Store) AddTimes(ref queue.BrokerRef, sample *queue.Sample, now time.Time) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	b := s.books[ref]
+	if b == nil {
+		off := fmt.Errorf("%w: they are switched off (workers.heartbeats)", ErrNotListening)
+		pace.NewServices().AddTimes(sample, off, now)
+		return
+	}
+	b.services.AddTimes(sample, b.unserved(), now)
+}
+
+// unserved says why no worker is known to serve a queue.
+func (s *shelf) unserved() error {
+	switch {
+	case s.deaf != nil:
+		return fmt.Errorf("%w: %w", ErrNotListening, s.deaf)
+	case s.mute != nil:
+		return fmt.Errorf("%w: %w: %w", pace.ErrNobodyServes, ErrNoControl, s.mute)
+	}
+	return pace.ErrNobodyServes
 }
 
 // Listening returns nil while the heartbeats of all brokers of a namespace are
@@ -141,13 +170,13 @@ func (s *Store) due(ref queue.BrokerRef, m monitor.Method, now time.Time) []stri
 	return b.due(m, now)
 }
 
-func (s *Store) declare(spec Spec) {
+func (s *Store) declare(spec Spec, desks *asking.Desks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.books[spec.Ref] = &shelf{
 		book: newBook(spec.Ref, spec.Declared),
 		deaf: errors.New("listening has not begun yet"),
-		mute: errors.New("none has been asked yet"),
+		mute: errors.New("none has been asked yet"), desks: desks,
 	}
 }
 

@@ -52,9 +52,9 @@ type Worker struct {
 	// Tasks are those that it executes, as remote control has told last. They may
 	// be fewer than Active for as long as it takes to ask.
 	Tasks []monitor.ExecutingTask
-	// Told is how many tasks it has said by remote control that it executes, those
-	// included of queues that could not be told, and ToldAt when; zero if it never was
-	// asked.
+	// Told is how many tasks it has told by remote control that it executes, at ToldAt,
+	// those included of queues that could not be told. It is 0 from the next heartbeat on
+	// that was sent later: that one knows better.
 	Told   int
 	ToldAt time.Time
 }

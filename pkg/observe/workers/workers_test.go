@@ -35,6 +35,10 @@ type source struct {
 	declared map[string]workers.Declaration
 	// pods tells whether the host "moved" has one.
 	pods atomic.Bool
+	// patient has a question wait until it is over if somebody does not answer.
+	patient bool
+	// silenced has workers be asked nothing.
+	silenced bool
 
 	mu      sync.Mutex
 	asked   []string
@@ -60,7 +64,15 @@ func (s *source) Listen(ctx context.Context, listening func(), heard func(monito
 	}
 }
 
-func (s *source) Ask(_ context.Context, m monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
+func (s *source) Ask(ctx context.Context, m monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
+	replies, err := s.answer(m, nodes)
+	if s.patient && err == nil && len(replies) < len(nodes) {
+		<-ctx.Done()
+	}
+	return replies, err
+}
+
+func (s *source) answer(m monitor.Method, nodes []string) ([]monitor.ControlReply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slices.Sort(nodes)
@@ -101,6 +113,11 @@ func (silent) Deaf(queue.BrokerRef)         {}
 // run has a group hear a source while do runs, with a clock of its own.
 func run(t *testing.T, s *source, do func(*workers.Store)) {
 	t.Helper()
+	runGroup(t, s, func(_ *testing.T, _ *workers.Group, store *workers.Store) { do(store) })
+}
+
+func runGroup(t *testing.T, s *source, do func(*testing.T, *workers.Group, *workers.Store)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s.events, s.broken = make(chan monitor.WorkerEvent), make(chan error) // of the test's own clock
 		ctx, cancel := context.WithCancel(t.Context())
@@ -108,9 +125,9 @@ func run(t *testing.T, s *source, do func(*workers.Store)) {
 		group := workers.NewGroup(store, silent{}, func(_, host string) (has, known bool) {
 			return host == "kept" || host == "moved" && s.pods.Load(), host != "unlisted"
 		}, slog.New(slog.NewTextHandler(io.Discard, nil)))
-		group.Apply(ctx, []workers.Spec{{Ref: broker, Control: true, Fingerprint: "1", Declared: func(host string) workers.Declaration { return s.declared[host] }, Open: func() (workers.Source, error) { return s, nil }}})
+		group.Apply(ctx, []workers.Spec{{Ref: broker, Control: !s.silenced, Fingerprint: "1", Declared: func(host string) workers.Declaration { return s.declared[host] }, Open: func() (workers.Source, error) { return s, nil }}})
 		synctest.Wait()
-		do(store)
+		do(t, group, store)
 		cancel()
 		group.Wait()
 	})

@@ -7,6 +7,11 @@ import (
 )
 
 const (
+	// AnswerTime bounds the wait for answers. Workers answer within milliseconds, or
+	// not before they have finished something.
+	AnswerTime = time.Second
+	// MaxAsked bounds the workers that one message asks.
+	MaxAsked = 200
 	// refresh is after how long queues and slots are asked for again: both can be
 	// changed by remote control.
 	refresh = time.Minute

@@ -1,3 +1,3 @@
-// Package asking remembers what one worker should be asked by remote control, and when
-// it may be.
+// Package asking is about asking workers by remote control: when each should be asked
+// what, asking at once for whoever wants to know, and what the answers mean.
 package asking

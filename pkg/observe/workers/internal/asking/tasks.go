@@ -46,20 +46,3 @@ func MadeUp(worker, queue string, n int64) []monitor.ExecutingTask {
 	}
 	return tasks
 }
-
-// Silent are those of the workers that were asked what they execute that have given no
-// answer that can be understood.
-func Silent(asked []string, replies []monitor.ControlReply) []string {
-	answered := map[string]bool{}
-	for _, r := range replies {
-		_, err := r.Active()
-		answered[r.Node] = err == nil
-	}
-	var silent []string
-	for _, node := range asked {
-		if !answered[node] {
-			silent = append(silent, node)
-		}
-	}
-	return silent
-}
