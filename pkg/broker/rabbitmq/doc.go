@@ -1,12 +1,15 @@
 // Package rabbitmq reads the queues of a Celery broker on RabbitMQ: see Driver. It
-// hears Celery's workers and asks them by remote control: see Workers.
+// hears Celery's workers and asks them by remote control: see Workers. It reads a few
+// queues again and again: see Lookout.
 //
 // # Two sources
 //
 // How many messages of a queue are ready is asked over AMQP, by a passive
 // declaration: its answer is of this moment for every type of queue, it needs no
 // more than access to the virtual host, and it declares nothing. The questions of
-// a sample are spread over the few channels of one connection.
+// a sample are sent at once, over the few channels of one connection. A queue that
+// does not answer, as while it is being mirrored, is unknown and holds up no other
+// but in the sample that finds that out.
 //
 // How many are unacknowledged, and which queues there are, only the management API
 // knows: one request lists a virtual host. For classic queues its numbers are of
@@ -49,6 +52,12 @@
 // quorum queue without a leader answers zero to both questions: where the list says
 // that a queue is not running, its counts are unknown. (Where there is no list, that
 // zero cannot be told from a true one.)
+//
+// # Lookout
+//
+// RabbitMQ tells nobody of messages but those who take them. So a Lookout asks, often:
+// a question takes 30 µs of the broker's CPU, and one about a queue that it does not
+// have two lines of its log, for which reason that is seldom asked again.
 //
 // # Workers
 //

@@ -90,10 +90,10 @@ func (l *LookoutLine) Reason() string {
 // configured time-out at most.
 //
 // A queue that the broker does not have is unknown, like every one that it refuses to
-// tell of, and is asked about again once a second: until then a message in a queue
-// that is just made is not noticed, and if there are many of them, for longer. So is a
-// queue that does not answer, of which the others take no harm. A quorum queue without
-// a leader has zero: it takes another source to tell that.
+// tell of. It is asked about again after a second, then after two, and in the end once
+// a minute: until then it is not noticed that it was made. A queue that does not answer
+// is unknown, too, and harms no other. A quorum queue without a leader has zero: it
+// takes another source to tell that.
 //
 // An error says which broker, at which address, why, and what to do, and that the
 // line is of no use any more.
@@ -125,7 +125,9 @@ func (l *LookoutLine) count(name string, a server.Answer, at time.Time) queue.Co
 		return queue.Known(a.Ready, at)
 	}
 	why := fmt.Errorf("queue %q: %w", name, a.Err)
-	l.refusals[name] = refusal{at: at, why: why}
+	if !errors.Is(a.Err, server.ErrUnanswered) {
+		l.refusals.add(name, why, at)
+	}
 	return queue.Unknown(why)
 }
 
@@ -148,24 +150,33 @@ func (l *LookoutLine) Told(context.Context) ([]string, error) {
 func (l *LookoutLine) Close() error { return l.connection.Close() }
 
 const (
-	// askAgain is after how long a queue is asked about again that could not be read.
-	askAgain = time.Second
-	// mostAgain bounds how many of them are in one Read. Each that the broker has
-	// not costs it a channel. TODO figures
+	// firstPause and lastPause bound the pause before a queue is asked about again that
+	// the broker refuses to tell of, which doubles. Each refusal costs the broker a
+	// channel, and two lines in its log (rabbit_channel.erl, log of a channel error).
+	firstPause = time.Second
+	lastPause  = time.Minute
+	// mostAgain bounds how many of them are in one Read.
 	mostAgain = 16
 )
 
-// refusal is that a queue could not be read.
+// refusal is that the broker refuses to tell of a queue.
 type refusal struct {
-	at  time.Time
-	why error
+	why   error
+	until time.Time // when to ask again
+	pause time.Duration
 }
 
-// refusals are the latest of each queue that could not be read the last time.
+// refusals are those that have not been answered otherwise since.
 type refusals map[string]refusal
 
-// toAsk is the queues to be asked about now, in their order, and which of them could
-// not be read the last time.
+// add takes in a refusal.
+func (r refusals) add(name string, why error, now time.Time) {
+	pause := min(max(2*r[name].pause, firstPause), lastPause)
+	r[name] = refusal{why: why, until: now.Add(pause), pause: pause}
+}
+
+// toAsk is the queues to be asked about now, in their order, and which of them were
+// refused the last time.
 func (r refusals) toAsk(queues []string, now time.Time) (names []string, again map[string]bool) {
 	if len(r) == 0 {
 		return queues, nil
@@ -182,15 +193,15 @@ func (r refusals) toAsk(queues []string, now time.Time) (names []string, again m
 	return names, again
 }
 
-// due is the queues to be asked about again, those first that have not been for the
+// due is the queues to be asked about again, those first that have been due for the
 // longest time.
 func (r refusals) due(queues []string, now time.Time) []string {
 	var due []string
 	for _, name := range queues {
-		if refused, is := r[name]; is && now.Sub(refused.at) >= askAgain {
+		if refused, is := r[name]; is && !now.Before(refused.until) {
 			due = append(due, name)
 		}
 	}
-	slices.SortStableFunc(due, func(a, b string) int { return r[a].at.Compare(r[b].at) })
+	slices.SortStableFunc(due, func(a, b string) int { return r[a].until.Compare(r[b].until) })
 	return due[:min(len(due), mostAgain)]
 }

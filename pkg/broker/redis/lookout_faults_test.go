@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,26 +194,19 @@ func TestLookoutGoesOnWhileNobodyWrites(t *testing.T) {
 func TestLookoutOfMoreThanTheServerRemembers(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisOptions{Directives: []string{"tracking-table-max-keys 5"}})
 	line := openLine(t, redis.Config{URL: server.URL(0)})
-	want, known := map[string]int64{}, map[string]int64{}
+	want := map[string]int64{}
 	var names []string
 	for i := range 40 {
 		names = append(names, fmt.Sprintf("queue-%d", i))
 		want[names[i]] = 1
 	}
-	known = line.count(names...)
+	known := line.count(names...)
 	for _, name := range names {
 		server.Admin().LPush(context.Background(), name, "m")
 	}
 	await(t, "all messages", func() bool {
-		for name, n := range line.count(line.told()...) {
-			known[name] = n
-		}
-		for _, name := range names {
-			if known[name] != want[name] {
-				return false
-			}
-		}
-		return true
+		maps.Copy(known, line.count(line.told()...))
+		return maps.Equal(known, want)
 	})
 }
 

@@ -339,7 +339,7 @@ func TestLookoutIsToldThatEverythingIsGone(t *testing.T) {
 			line := openLine(t, redis.Config{URL: server.URL(0)})
 			line.expect(map[string]int64{"celery": 1, "other": 0})
 			arguments := []any{}
-			for _, word := range strings.Fields(command) {
+			for word := range strings.FieldsSeq(command) {
 				arguments = append(arguments, word)
 			}
 			server.Admin().Do(ctx, arguments...)

@@ -4,5 +4,6 @@
 // questions be sent at once: the server answers those of a channel in their order
 // (AMQP 0-9-1, 4.7).
 //
-// It is pure: it does no I/O.
+// The library has the connection, for the log-in and all that concerns it; a Splitter
+// takes what answers our questions out of what the library reads.
 package frames

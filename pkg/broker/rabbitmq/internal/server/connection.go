@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// width is over how many channels questions are spread, which the server's cores
-	// then answer side by side. TODO figures
+	// width is over how many channels questions are spread, which the cores of the
+	// server then answer side by side. With 16, a read of 1,000 queues takes as long
+	// (BenchmarkLookout, two cores).
 	width = 4
 	// worthwhile is for how many questions a further channel is taken.
 	worthwhile = 16
@@ -29,7 +30,7 @@ var ErrMissing = errors.New("the broker has no such queue")
 // concurrent use.
 type Connection struct {
 	session
-	split *splitter
+	split *frames.Splitter
 	// closed gets why the connection has ended.
 	closed chan *amqp.Error
 	// lanes are those that were ever taken; the number of a channel is one more.
@@ -37,7 +38,7 @@ type Connection struct {
 	out   []byte
 }
 
-func newConnection(s session, split *splitter) *Connection {
+func newConnection(s session, split *frames.Splitter) *Connection {
 	return &Connection{session: s, split: split, closed: s.link.NotifyClose(make(chan *amqp.Error, 1))}
 }
 
@@ -66,7 +67,7 @@ func (c *Connection) ClusterName() string {
 // queues that are silent, and what has come is returned. An error is one of the
 // connection, which is then of no more use.
 func (c *Connection) Ready(ctx context.Context, names []string, doubts map[string]bool) ([]Answer, error) {
-	if err := c.takeIn(&round{}, c.split.take()); err != nil { // of rounds that are over
+	if err := c.takeIn(&round{}, c.split.Take()); err != nil { // of rounds that are over
 		return nil, err
 	}
 	r := newRound(names, doubts, c.isSilent)
@@ -103,9 +104,23 @@ func (c *Connection) put(ctx context.Context, r *round) error {
 		return nil
 	}
 	return c.during(ctx, func() error {
-		_, err := c.socket.Write(c.out)
-		return err
+		if _, err := c.socket.Write(c.out); err != nil {
+			return c.ended(ctx, err)
+		}
+		return nil
 	})
+}
+
+// ended is why the connection has ended, over which nothing can be sent.
+func (c *Connection) ended(ctx context.Context, err error) error {
+	select {
+	case said := <-c.closed:
+		if said != nil {
+			return said
+		}
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // idle are the lanes to put questions in. There are as many as are worth while, some
@@ -150,8 +165,8 @@ func (c *Connection) isSilent(name string) bool {
 // hear waits for replies, and takes them in.
 func (c *Connection) hear(ctx context.Context, r *round) error {
 	select {
-	case <-c.split.came:
-		return c.takeIn(r, c.split.take())
+	case <-c.split.Came():
+		return c.takeIn(r, c.split.Take())
 	case err := <-c.closed:
 		if err == nil {
 			err = amqp.ErrClosed

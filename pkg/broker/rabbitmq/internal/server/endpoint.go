@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
+	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/frames"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
@@ -74,7 +75,7 @@ func (e Endpoint) DialAs(ctx context.Context, name string) (*Connection, error) 
 	if err != nil {
 		return nil, err
 	}
-	split := newSplitter(socket)
+	split := frames.NewSplitter(socket)
 	s, err := e.logIn(ctx, socket, split, name, heartbeat)
 	if err != nil {
 		return nil, err

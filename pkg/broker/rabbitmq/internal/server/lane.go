@@ -100,5 +100,6 @@ func (l *lane) suspend(r *round) {
 	}
 	r.answers[l.asked[0]].Err = errSilent
 	l.silent, l.overdue = r.names[l.asked[0]], len(l.asked)
+	l.depth = max(l.depth/2, 1) // it may be that too much was asked
 	l.asked = l.asked[:0]
 }

@@ -7,12 +7,13 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/frames"
 )
 
-var (
-	// errSilent is why nothing is known of a queue that the server was asked about
-	// in vain: a queue that is being mirrored answers nobody, for one.
-	errSilent = errors.New("the broker does not answer about it: see rabbitmqctl list_queues name state")
-	errLate   = errors.New("the broker had not answered in time")
-)
+// ErrUnanswered says that the server was asked about a queue in vain. It may answer
+// later, and loses nothing by being asked again.
+var ErrUnanswered = errors.New("the broker has not answered in time")
+
+// errSilent is about a queue that does not answer while others do. One that is being
+// mirrored does not, for example (rabbit_mirror_queue_sync.erl).
+var errSilent = fmt.Errorf("%w, though about other queues: see rabbitmqctl list_queues name state", ErrUnanswered)
 
 // round is a call of Connection.Ready.
 type round struct {
@@ -32,7 +33,7 @@ type round struct {
 func newRound(names []string, doubts map[string]bool, silent func(string) bool) *round {
 	r := &round{names: names, answers: make([]Answer, len(names)), doubts: doubts, left: len(names)}
 	for i, name := range names {
-		r.answers[i].Err = errLate // as long as there is no other
+		r.answers[i].Err = ErrUnanswered // as long as there is no other
 		switch {
 		case name == "" || len(name) > frames.MaxName:
 			r.answer(i, Answer{Err: fmt.Errorf("its name has %d bytes, a queue's has 1 to %d", len(name), frames.MaxName)})

@@ -90,17 +90,18 @@ func (t *Tracking) options(e Endpoint) *goredis.Options {
 // number notes the number of the first connection. HELLO tells it, which takes no
 // right, unlike CLIENT ID.
 func (t *Tracking) number(ctx context.Context, conn *goredis.Conn) error {
-	if t.hearer != 0 || t.untold != nil {
+	if t.hearer != 0 {
 		return nil
 	}
 	hello, err := conn.Hello(ctx, 2, "", "", "").Result()
 	if err != nil && !isUnable(err) {
 		return err
 	}
-	t.hearer, _ = hello["id"].(int64)
-	if t.hearer == 0 {
-		t.untold = cmp.Or(err, errNoNumber)
+	number, ok := hello["id"].(int64)
+	if !ok {
+		number, t.untold = -1, cmp.Or(t.untold, err, errNoNumber)
 	}
+	t.hearer = number
 	return nil
 }
 

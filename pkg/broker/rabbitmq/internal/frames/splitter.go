@@ -1,12 +1,10 @@
-package server
+package frames
 
 import (
 	"fmt"
 	"net"
 	"sync"
 	"time"
-
-	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq/internal/frames"
 )
 
 const (
@@ -24,11 +22,11 @@ const (
 	gather  = 2 * time.Millisecond
 )
 
-// splitter is a connection that two share. The client library has channel 0, over
+// Splitter is a connection that two share. The client library has channel 0, over
 // which it logs in, exchanges heartbeats and says farewell; the others are ours. It is
 // the library that reads, and what is for us is put aside. Who writes must write whole
 // frames at once, as the library does after the log-in.
-type splitter struct {
+type Splitter struct {
 	net.Conn
 
 	// What follows is for Read alone. The bytes between start and end are yet to be
@@ -38,7 +36,7 @@ type splitter struct {
 	through    int
 	// alien is set where no frames come: the library is to say what is wrong.
 	alien bool
-	aside []frames.Reply
+	aside []Reply
 	// many is whether the last read brought several replies.
 	many bool
 	// lives is set while the library has not been shown that replies came; shown is
@@ -47,17 +45,17 @@ type splitter struct {
 	shown time.Time
 
 	mutex   sync.Mutex
-	replies []frames.Reply
-	// came has a token while there may be replies.
-	came chan struct{}
+	replies []Reply
+	came    chan struct{}
 }
 
-func newSplitter(c net.Conn) *splitter {
-	return &splitter{Conn: c, buffer: make([]byte, splitterBuffer), came: make(chan struct{}, 1)}
+// NewSplitter shares a connection.
+func NewSplitter(c net.Conn) *Splitter {
+	return &Splitter{Conn: c, buffer: make([]byte, splitterBuffer), came: make(chan struct{}, 1)}
 }
 
 // Read implements net.Conn, for the client library.
-func (s *splitter) Read(p []byte) (int, error) {
+func (s *Splitter) Read(p []byte) (int, error) {
 	for {
 		if n := s.pass(p); n > 0 {
 			return n, nil
@@ -82,7 +80,7 @@ func (s *splitter) Read(p []byte) (int, error) {
 }
 
 // pass gives the library what has come for it.
-func (s *splitter) pass(p []byte) int {
+func (s *Splitter) pass(p []byte) int {
 	b := s.buffer[s.start:s.end]
 	if !s.alien {
 		b = b[:min(len(b), s.through)]
@@ -94,12 +92,12 @@ func (s *splitter) pass(p []byte) int {
 }
 
 // next looks at the next frame. It is false if that is not there, or not all of it.
-func (s *splitter) next() (bool, error) {
+func (s *Splitter) next() (bool, error) {
 	b := s.buffer[s.start:s.end]
-	if s.through > 0 || len(b) < frames.HeaderSize {
+	if s.through > 0 || len(b) < HeaderSize {
 		return false, nil
 	}
-	h := frames.ParseHeader(b)
+	h := ParseHeader(b)
 	switch {
 	case !h.IsFrame():
 		s.alien = true
@@ -107,12 +105,12 @@ func (s *splitter) next() (bool, error) {
 	case h.Channel == 0:
 		s.through = h.Length
 		return true, nil
-	case h.Length > frames.MaxReply:
-		return false, fmt.Errorf("%w: a reply has %d bytes", frames.ErrMalformed, h.Length)
+	case h.Length > MaxReply:
+		return false, fmt.Errorf("%w: a reply has %d bytes", ErrMalformed, h.Length)
 	case len(b) < h.Length:
 		return false, nil
 	}
-	reply, err := frames.ParseReply(b[:h.Length])
+	reply, err := ParseReply(b[:h.Length])
 	if err != nil {
 		return false, err
 	}
@@ -122,14 +120,14 @@ func (s *splitter) next() (bool, error) {
 }
 
 // handOver gives away what was put aside.
-func (s *splitter) handOver() error {
+func (s *Splitter) handOver() error {
 	if len(s.aside) == 0 {
 		return nil
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if len(s.replies) > maxUnread {
-		return fmt.Errorf("%w: it sends replies that nobody has asked for", frames.ErrMalformed)
+		return fmt.Errorf("%w: it sends replies that nobody has asked for", ErrMalformed)
 	}
 	s.replies = append(s.replies, s.aside...)
 	s.many, s.lives = len(s.aside) >= several, true
@@ -142,8 +140,8 @@ func (s *splitter) handOver() error {
 }
 
 // showLife gives the library a heartbeat for the replies that it does not see.
-func (s *splitter) showLife(p []byte) int {
-	beat := frames.Heartbeat()
+func (s *Splitter) showLife(p []byte) int {
+	beat := Heartbeat()
 	if !s.lives || s.through > 0 || len(p) < len(beat) || time.Since(s.shown) < signOfLife {
 		return 0
 	}
@@ -152,7 +150,7 @@ func (s *splitter) showLife(p []byte) int {
 }
 
 // fill reads what comes. There is room: the rest of a frame is short.
-func (s *splitter) fill() error {
+func (s *Splitter) fill() error {
 	if s.many {
 		time.Sleep(gather)
 		s.many = false
@@ -167,8 +165,11 @@ func (s *splitter) fill() error {
 	return err
 }
 
-// take returns the replies that have come.
-func (s *splitter) take() []frames.Reply {
+// Came has a token while there may be replies for Take.
+func (s *Splitter) Came() <-chan struct{} { return s.came }
+
+// Take returns the replies that have come, and does not wait for any.
+func (s *Splitter) Take() []Reply {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	replies := s.replies
