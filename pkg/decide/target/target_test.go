@@ -46,7 +46,7 @@ spec:
   - {type: ContainerResource, containerResource: {name: memory, container: c, target: {type: AverageValue, averageValue: "1"}}}
   - {type: Object, object: {metric: {name: hits}, describedObject: {kind: Ingress, name: web}, target: {type: Value, value: "1"}}}
   - {type: External}
-  - {type: Future}
+  - {type: Future, external: {metric: {name: celery_queue_tasks}, target: {type: AverageValue, averageValue: "1"}}}
 `
 )
 
@@ -64,7 +64,7 @@ func TestOf(t *testing.T) {
 		{"a metric of ours is external; the minimum is 1 by default; the identity is told", "metadata: {uid: u-1}" + onOthers, target.Target{
 			Namespace: "airflow", HPA: "worker", UID: "u-1", APIVersion: "apps/v1", Kind: "Deployment", Name: "web",
 			MinReplicas: 1, MaxReplicas: 3,
-			Foreign: []string{"Resource cpu", "External sqs_length", "Pods celery_queue_tasks", "ContainerResource memory", "Object hits", "External", "Future"},
+			Foreign: []string{"Resource cpu", "External sqs_length", "Pods celery_queue_tasks", "ContainerResource memory", "Object hits", "External", "Future celery_queue_tasks"},
 		}},
 		{"a metric counts once, in whatever case; zero replicas are a minimum; signals keep their order", `
 spec:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -153,19 +154,23 @@ func scaleUpOf(behavior *autoscalingv2.HorizontalPodAutoscalerBehavior) *autosca
 		return nil
 	}
 	up := behavior.ScaleUp.DeepCopy()
-	if seconds := up.StabilizationWindowSeconds; seconds != nil && *seconds == 0 {
-		up.StabilizationWindowSeconds = nil
-	}
-	if up.SelectPolicy != nil && *up.SelectPolicy == autoscalingv2.MaxChangePolicySelect {
-		up.SelectPolicy = nil
-	}
+	up.StabilizationWindowSeconds = unless(up.StabilizationWindowSeconds, 0)
+	up.SelectPolicy = unless(up.SelectPolicy, autoscalingv2.MaxChangePolicySelect)
 	if up.SelectPolicy == nil && slices.Equal(up.Policies, defaultPolicies()) {
 		up.Policies = nil
 	}
-	if up.StabilizationWindowSeconds == nil && up.SelectPolicy == nil && up.Policies == nil && up.Tolerance == nil {
+	if reflect.ValueOf(*up).IsZero() {
 		return nil
 	}
 	return up
+}
+
+// unless is what is set, or nil if that is the usual.
+func unless[T comparable](set *T, usual T) *T {
+	if set != nil && *set == usual {
+		return nil
+	}
+	return set
 }
 
 func defaultPolicies() []autoscalingv2.HPAScalingPolicy {
