@@ -109,7 +109,6 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: USER}]
 
 // requests are those that a client has made, like "PATCH /apis/…".
 type requests struct {
-	next http.RoundTripper
 	mu   sync.Mutex
 	made []string
 }

@@ -32,6 +32,7 @@ func (f *fixture) testJournal(t *testing.T) {
 		"what is said again is counted":                          f.countsRepetitions,
 		"many events of a sort are few, and do not hide another": f.boundsEvents,
 		"what is long is cut":                                    f.cutsMessages,
+		"an event on its way at the end is written":              f.finishesEvents,
 		"a mistake is the leader's to tell":                      f.leavesMistakesToLeader,
 		"without the right it says so once, and later goes on":   f.needsEventRight,
 		"an API server that does not answer costs no event":      f.outlastsSilence,
@@ -55,6 +56,7 @@ type desk struct {
 	leads     *leads
 	log       *syncBuffer
 	stop      func()
+	ending    <-chan struct{} // closed when the journal is told to end
 }
 
 const describedHPA = `
@@ -98,7 +100,12 @@ func (f *fixture) deskAs(t *testing.T, namespace string, config *rest.Config) *d
 	if d.Journal, err = journal.New(clients.CoreV1(), d.leads, logger(d.log), prometheus.NewRegistry()); err != nil {
 		t.Fatal(err)
 	}
-	d.stop = run(t, d.Run)
+	ending := make(chan struct{})
+	d.ending = ending
+	d.stop = run(t, func(ctx context.Context) error {
+		context.AfterFunc(ctx, func() { close(ending) })
+		return d.Run(ctx)
+	})
 	return d
 }
 
@@ -260,6 +267,24 @@ func (f *fixture) outlastsSilence(t *testing.T) {
 	d := f.deskAs(t, namespace, config)
 	d.Slept(d.target, 1, because("idle for 5m0s"), time.Now())
 	eventually(t, "it is written", func() error { return contains(d.log.String(), "Events can be written again") })
+	d.expect(t, "Normal ScaledToZero Scaled Deployment airflow-worker from 1 to 0: idle for 5m0s")
+}
+
+func (f *fixture) finishesEvents(t *testing.T) {
+	namespace := f.namespace(t)
+	config := f.as(t, namespace, "journalist", eventRights)
+	var d *desk
+	onItsWay := make(chan struct{})
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			close(onItsWay)
+			<-d.ending
+			return next.RoundTrip(request)
+		})
+	})
+	d = f.deskAs(t, namespace, config)
+	d.Slept(d.target, 1, because("idle for 5m0s"), time.Now())
+	<-onItsWay
 	d.expect(t, "Normal ScaledToZero Scaled Deployment airflow-worker from 1 to 0: idle for 5m0s")
 }
 

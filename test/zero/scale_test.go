@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/zeroscaler"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
 )
 
 // The rights that reading and writing scales needs; the watch has others.
@@ -29,31 +28,35 @@ const scaleRights = `
 - {apiGroups: [example.com], resources: [widgets/scale, gears/scale], verbs: [get, patch]}
 `
 
-// watch shows Deployments and StatefulSets as they are, or as they were when it froze.
+// watch is the real one, of which it can be said that it is behind.
 type watch struct {
-	fixture *fixture
-	frozen  map[fleet.Ref]fleet.Scale
+	*fleet.Watcher
+	frozen map[fleet.Ref]fleet.Scale
 }
 
 func (w *watch) Scale(ref fleet.Ref) (fleet.Scale, error) {
 	if shown, ok := w.frozen[ref]; ok {
 		return shown, nil
 	}
-	apps, options := w.fixture.admin.AppsV1(), metav1.GetOptions{}
-	got, err := apps.Deployments(ref.Namespace).GetScale(context.Background(), ref.Name, options)
-	if ref.Kind == fleet.StatefulSet {
-		got, err = apps.StatefulSets(ref.Namespace).GetScale(context.Background(), ref.Name, options)
-	}
-	if apierrors.IsNotFound(err) {
-		return fleet.Scale{}, fmt.Errorf("%w: %s", fleet.ErrNoFleet, ref)
-	}
-	if err != nil {
-		return fleet.Scale{}, err
-	}
-	return fleet.Scale{
-		Replicas: got.Spec.Replicas, Pods: got.Status.Replicas, Selector: got.Status.Selector,
-		UID: got.UID, ResourceVersion: got.ResourceVersion,
-	}, nil
+	return w.Watcher.Scale(ref)
+}
+
+// silence is where no worker was ever heard.
+type silence struct{}
+
+func (silence) OnHost(string, string) []workers.Worker { return nil }
+
+// watch watches a namespace until the test ends.
+func (f *fixture) watch(t *testing.T, namespace string) *watch {
+	t.Helper()
+	w := &watch{Watcher: fleet.NewWatcher(f.admin, silence{}, logger(t.Output())), frozen: map[fleet.Ref]fleet.Scale{}}
+	ctx, end := context.WithCancel(context.WithoutCancel(t.Context()))
+	w.Watch(ctx, []string{namespace})
+	t.Cleanup(func() {
+		end()
+		w.Wait()
+	})
+	return w
 }
 
 // freeze has the watch go on to show what it shows now.
@@ -78,8 +81,15 @@ type bench struct {
 
 func (f *fixture) bench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{fixture: f, namespace: f.namespace(t), watch: &watch{fixture: f, frozen: map[fleet.Ref]fleet.Scale{}}}
+	b := &bench{fixture: f, namespace: f.namespace(t)}
 	f.apply(t, strings.ReplaceAll(scalables, "NS", b.namespace))
+	b.watch = f.watch(t, b.namespace)
+	for _, kind := range []fleet.Kind{fleet.Deployment, fleet.StatefulSet} {
+		eventually(t, "the watch shows what there is", func() error {
+			_, err := b.watch.Scale(fleet.Ref{Namespace: b.namespace, Kind: kind, Name: "worker"})
+			return err
+		})
+	}
 	config := f.as(t, b.namespace, "scaler", scaleRights)
 	b.requests = recorded(config)
 	b.scales = newScales(t, config, b.watch)
@@ -330,9 +340,13 @@ func (f *fixture) outrunsWatch(t *testing.T) {
 		t.Errorf("with the watch behind: Get() = %+v, %v, want 5 replicas", got, err)
 	}
 	delete(b.watch.frozen, ref)
-	if got, err := b.scales.Get(t.Context(), b.deployment()); err != nil || got.Replicas != 9 {
-		t.Errorf("with the watch going on: Get() = %+v, %v, want 9 replicas", got, err)
-	}
+	eventually(t, "the watch going on, there are 9", func() error {
+		got, err := b.scales.Get(t.Context(), b.deployment())
+		if err != nil || got.Replicas != 9 {
+			return fmt.Errorf("Get() = %+v, %w", got, err)
+		}
+		return nil
+	})
 }
 
 func (f *fixture) asksSeldom(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
+	"github.com/celery-hpa/celery-hpa/pkg/act/journal/internal/events"
 	"github.com/celery-hpa/celery-hpa/pkg/act/zeroscaler"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/idle"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
@@ -27,7 +28,7 @@ type Leader interface {
 // use, and none of its methods but Run waits for anything. An observation that it was
 // given must not be changed any more.
 type Journal struct {
-	events  *events
+	events  *events.Writer
 	leader  Leader
 	log     *slog.Logger
 	metrics *metrics
@@ -46,9 +47,9 @@ func nameOf(t target.Target) name { return name{t.Namespace, t.HPA} }
 // New makes a journal without entries. It needs the rights to create and patch events.
 // Mistakes are every replica's to know and the leader's to make an event of. New fails
 // if the metrics cannot be registered.
-func New(events corev1client.EventsGetter, leader Leader, log *slog.Logger, registry prometheus.Registerer) (*Journal, error) {
+func New(client corev1client.EventsGetter, leader Leader, log *slog.Logger, registry prometheus.Registerer) (*Journal, error) {
 	j := &Journal{
-		events: newEvents(events, log), leader: leader, log: log,
+		events: events.NewWriter(client, log), leader: leader, log: log,
 		metrics: newMetrics(), records: map[name]*record{},
 	}
 	if err := errors.Join(j.metrics.register(registry), registry.Register(newCollector(j))); err != nil {
@@ -60,7 +61,7 @@ func New(events corev1client.EventsGetter, leader Leader, log *slog.Logger, regi
 // Run writes events until ctx is done, then those that are left, for a second at the
 // most, and returns nil. It blocks.
 func (j *Journal) Run(ctx context.Context) error {
-	j.events.run(ctx)
+	j.events.Run(ctx)
 	return nil
 }
 
@@ -212,7 +213,11 @@ func (j *Journal) say(r *record, s saying, at time.Time) {
 	}
 	s.at = at
 	r.said = s
-	j.events.add(r.target, s)
+	t := r.target
+	j.events.Add(events.Event{
+		Namespace: t.Namespace, HPA: t.HPA, UID: t.UID,
+		Type: s.kind, Reason: s.reason, Message: s.message, At: at,
+	})
 }
 
 func (j *Journal) logger(t target.Target) *slog.Logger {

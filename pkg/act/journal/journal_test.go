@@ -208,7 +208,7 @@ func TestPageShowsATarget(t *testing.T) {
     }
   ]
 }`
-		status, body := d.get("/targets?namespace=airflow&hpa=worker")
+		status, body := d.get(t, "/targets?namespace=airflow&hpa=worker")
 		var got, wanted any
 		if err := errors.Join(json.Unmarshal([]byte(body), &got), json.Unmarshal([]byte(want), &wanted)); err != nil {
 			t.Fatal(err)
@@ -227,15 +227,16 @@ func TestPageShowsATarget(t *testing.T) {
 }
 
 // get asks the page.
-func (d *desk) get(address string) (status int, body string) {
+func (d *desk) get(t *testing.T, address string) (status int, body string) {
+	t.Helper()
 	response := httptest.NewRecorder()
-	d.ServeHTTP(response, httptest.NewRequest(http.MethodGet, address, nil))
+	d.ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), http.MethodGet, address, nil))
 	return response.Code, response.Body.String()
 }
 
 func TestPageListsTargets(t *testing.T) {
 	d := newDesk(t)
-	if status, body := d.get("/targets"); status != http.StatusOK || strings.TrimSpace(body) != "{\n  \"targets\": []\n}" {
+	if status, body := d.get(t, "/targets"); status != http.StatusOK || strings.TrimSpace(body) != "{\n  \"targets\": []\n}" {
 		t.Errorf("without targets: %d %s", status, body)
 	}
 	for _, other := range []string{"b/x", "a/y", "a/x"} {
@@ -245,7 +246,7 @@ func TestPageListsTargets(t *testing.T) {
 	mistaken := worker()
 	mistaken.Zero.Mistake = errors.New("minReplicas is 2")
 	d.Mistaken(mistaken, start())
-	_, body := d.get("/targets")
+	_, body := d.get(t, "/targets")
 	var list journal.List
 	if err := json.Unmarshal([]byte(body), &list); err != nil {
 		t.Fatal(err)
@@ -274,7 +275,7 @@ func TestPageRefuses(t *testing.T) {
 	} {
 		t.Run(tt.method+" "+tt.address, func(t *testing.T) {
 			response := httptest.NewRecorder()
-			d.ServeHTTP(response, httptest.NewRequest(tt.method, tt.address, nil))
+			d.ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), tt.method, tt.address, nil))
 			if response.Code != tt.status || !strings.Contains(response.Body.String(), tt.want) {
 				t.Errorf("answered %d %q, want %d and %q", response.Code, response.Body, tt.status, tt.want)
 			}

@@ -85,7 +85,10 @@ func (s *Scales) lookUp(t target.Target, ref fleet.Ref) (zeroscaler.Scale, error
 	if err != nil {
 		return zeroscaler.Scale{}, fmt.Errorf("read the scale of %s: %w", t, err)
 	}
-	return zeroscaler.Scale(shown), nil
+	return zeroscaler.Scale{
+		Replicas: shown.Replicas, Pods: shown.Pods,
+		UID: shown.UID, ResourceVersion: shown.ResourceVersion,
+	}, nil
 }
 
 // ask reads the scale from the API server.

@@ -1,4 +1,4 @@
-package journal
+package events
 
 import (
 	"context"
@@ -16,8 +16,6 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	correlation "k8s.io/client-go/tools/record"
 	correlationutil "k8s.io/client-go/tools/record/util"
-
-	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 )
 
 const (
@@ -38,23 +36,36 @@ const (
 // errNoRight begins what is said where RBAC forbids.
 var errNoRight = errors.New("the right to create and patch events")
 
-// events writes events of HPAs, one after the other. It uses the correlator of
-// client-go, which counts what is said again and bounds how much is said, but not its
-// broadcaster: that logs each failure, and does not end with a context.
-type events struct {
+// Event says something of an HPA.
+type Event struct {
+	// Namespace, HPA and UID are of the HPA.
+	Namespace, HPA string
+	UID            types.UID
+	// Type is Normal or Warning (corev1.EventTypeNormal); Reason is one word, Message
+	// a sentence, of which what is above 1,024 bytes is cut.
+	Type, Reason, Message string
+	// At is when it happened.
+	At time.Time
+}
+
+// Writer writes events of HPAs, one after the other. Make it with NewWriter. It uses the
+// correlator of client-go, which counts what is said again and bounds how much is said,
+// but not its broadcaster: that logs each failure, and does not end with a context.
+type Writer struct {
 	client  corev1client.EventsGetter
 	log     *slog.Logger
-	waiting chan *corev1.Event
+	waiting chan Event
 	lost    atomic.Int64 // since the last one was written
 
-	// Of the goroutine of run.
+	// Of the goroutine of Run.
 	correlator *correlation.EventCorrelator
 	reported   string // the failure that was logged last
 }
 
-func newEvents(client corev1client.EventsGetter, log *slog.Logger) *events {
-	return &events{
-		client: client, log: log, waiting: make(chan *corev1.Event, mostWaiting),
+// NewWriter makes a writer. It needs the rights to create and patch events.
+func NewWriter(client corev1client.EventsGetter, log *slog.Logger) *Writer {
+	return &Writer{
+		client: client, log: log, waiting: make(chan Event, mostWaiting),
 		correlator: correlation.NewEventCorrelatorWithOptions(correlation.CorrelatorOptions{SpamKeyFunc: spamKey}),
 	}
 }
@@ -63,27 +74,29 @@ func newEvents(client corev1client.EventsGetter, log *slog.Logger) *events {
 // of a reason, so that many of one sort never hide the others.
 func spamKey(e *corev1.Event) string { return string(e.InvolvedObject.UID) + "/" + e.Reason }
 
-// add has an event written. It never blocks: where too many wait, this one is lost.
-func (e *events) add(t target.Target, s saying) {
+// Add has an event written. It never blocks: where too many wait, this one is lost. It
+// is safe for concurrent use.
+func (w *Writer) Add(e Event) {
 	select {
-	case e.waiting <- newEvent(t, s):
+	case w.waiting <- e:
 	default:
-		e.lost.Add(1)
+		w.lost.Add(1)
 	}
 }
 
-func newEvent(t target.Target, s saying) *corev1.Event {
-	at := metav1.NewTime(s.at)
+// objectOf is an event as the API server has it.
+func objectOf(e Event) *corev1.Event {
+	at := metav1.NewTime(e.At)
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: t.Namespace,
-			Name:      correlationutil.GenerateEventName(t.HPA, s.at.UnixNano()),
+			Namespace: e.Namespace,
+			Name:      correlationutil.GenerateEventName(e.HPA, e.At.UnixNano()),
 		},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler",
-			Namespace: t.Namespace, Name: t.HPA, UID: t.UID,
+			Namespace: e.Namespace, Name: e.HPA, UID: e.UID,
 		},
-		Type: s.kind, Reason: s.reason, Message: cut(s.message),
+		Type: e.Type, Reason: e.Reason, Message: cut(e.Message),
 		FirstTimestamp: at, LastTimestamp: at, Count: 1,
 		Source:              corev1.EventSource{Component: component},
 		ReportingController: component,
@@ -98,29 +111,29 @@ func cut(message string) string {
 	return strings.ToValidUTF8(message[:longestMessage-len("…")], "") + "…"
 }
 
-// run writes until ctx is done, and then what is on its way or still waits, for no longer
-// than lastTimeout.
-func (e *events) run(ctx context.Context) {
+// Run writes until ctx is done, and then what is on its way or still waits, for no longer
+// than a second. It blocks.
+func (w *Writer) Run(ctx context.Context) {
 	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastTimeout, cancel) })()
 	for {
 		select {
-		case event := <-e.waiting:
-			e.write(lasting, event)
+		case event := <-w.waiting:
+			w.write(lasting, event)
 		case <-ctx.Done():
-			e.flush(lasting)
+			w.flush(lasting)
 			return
 		}
 	}
 }
 
 // flush writes what waits, while ctx goes on.
-func (e *events) flush(ctx context.Context) {
+func (w *Writer) flush(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
-		case event := <-e.waiting:
-			e.write(ctx, event)
+		case event := <-w.waiting:
+			w.write(ctx, event)
 		default:
 			return
 		}
@@ -129,13 +142,13 @@ func (e *events) flush(ctx context.Context) {
 
 // write writes one event, unless there were too many like it. What the API server
 // refuses is not tried again.
-func (e *events) write(ctx context.Context, event *corev1.Event) {
-	if n := e.lost.Swap(0); n > 0 {
-		e.log.Warn("Events were lost, since too many waited to be written", "events", n)
+func (w *Writer) write(ctx context.Context, event Event) {
+	if n := w.lost.Swap(0); n > 0 {
+		w.log.Warn("Events were lost, since too many waited to be written", "events", n)
 	}
-	result, err := e.correlator.EventCorrelate(event)
+	result, err := w.correlator.EventCorrelate(objectOf(event))
 	if err != nil {
-		e.report(err)
+		w.report(err)
 		return
 	}
 	if result.Skip {
@@ -145,11 +158,11 @@ func (e *events) write(ctx context.Context, event *corev1.Event) {
 		if attempt > 0 && !sleep(ctx, attemptPause) {
 			return
 		}
-		err := e.attempt(ctx, result)
+		err := w.attempt(ctx, result)
 		if ctx.Err() != nil {
 			return // out of time
 		}
-		e.report(err)
+		w.report(err)
 		if err == nil || isRefused(err) {
 			return
 		}
@@ -157,10 +170,10 @@ func (e *events) write(ctx context.Context, event *corev1.Event) {
 }
 
 // attempt makes an event, or counts one that is there; that may be gone by now.
-func (e *events) attempt(ctx context.Context, result *correlation.EventCorrelateResult) error {
+func (w *Writer) attempt(ctx context.Context, result *correlation.EventCorrelateResult) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	client, event := e.client.Events(result.Event.Namespace), result.Event
+	client, event := w.client.Events(result.Event.Namespace), result.Event
 	var written *corev1.Event
 	err := error(nil)
 	if event.Count > 1 {
@@ -179,7 +192,7 @@ func (e *events) attempt(ctx context.Context, result *correlation.EventCorrelate
 	if err != nil {
 		return fmt.Errorf("write an event of HorizontalPodAutoscaler %s/%s: %w", event.Namespace, event.InvolvedObject.Name, err)
 	}
-	e.correlator.UpdateState(written)
+	w.correlator.UpdateState(written)
 	return nil
 }
 
@@ -188,7 +201,7 @@ func isRefused(err error) bool { return apierrors.ReasonForError(err) != metav1.
 
 // report logs a failure once until another one follows, or none. A right is missing in
 // every namespace, or in few: it is said once.
-func (e *events) report(err error) {
+func (w *Writer) report(err error) {
 	text := ""
 	switch {
 	case err == nil:
@@ -197,14 +210,14 @@ func (e *events) report(err error) {
 	default:
 		text = err.Error()
 	}
-	switch {
-	case text == e.reported:
-	case text == "":
-		e.log.Info("Events can be written again")
+	switch text {
+	case w.reported:
+	case "":
+		w.log.Info("Events can be written again")
 	default:
-		e.log.Warn("Could not write an event", "error", err)
+		w.log.Warn("Could not write an event", "error", err)
 	}
-	e.reported = text
+	w.reported = text
 }
 
 // sleep waits, and tells whether ctx still goes on.
