@@ -172,6 +172,7 @@ func (f *fixture) testTargets(t *testing.T) {
 	t.Run("targets follow the HPAs", f.followsHPAs)
 	t.Run("namespaces come and go", f.namespacesComeAndGo)
 	t.Run("a status that changes is no change", f.ignoresStatus)
+	f.testOptedIn(t)
 }
 
 // awaitTargets waits for the watcher to tell of changes until one is reached.

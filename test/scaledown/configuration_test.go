@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
+	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 )
 
@@ -35,7 +36,7 @@ func (f *fixture) testConfiguration(t *testing.T) {
 func (f *fixture) absentConfiguration(t *testing.T) {
 	known := newKnown("a")
 	log := &syncBuffer{}
-	run(t, admission.NewConfiguration(f.ours.AdmissionregistrationV1(), known, slog.New(slog.NewTextHandler(log, nil))).Run)
+	run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), known, slog.New(slog.NewTextHandler(log, nil))).Run)
 	eventually(t, "it is said", func() error { return contains(log.String(), "there is no ValidatingWebhookConfiguration celery-hpa") })
 	known.set("b")
 	f.register(t, "https://127.0.0.1:1/")
@@ -53,7 +54,7 @@ func (f *fixture) keepsTargets(t *testing.T) {
 	before := f.configuration(t)
 	known := newKnown("b", "a", "b")
 	objects := &counting{ValidatingWebhookConfigurationInterface: f.ours.AdmissionregistrationV1().ValidatingWebhookConfigurations()}
-	run(t, admission.NewConfiguration(objects, known, logger(t)).Run)
+	run(t, registration.NewKeeper(objects, known, logger(t)).Run)
 	const expression = `(request.namespace + '/' + request.resource.resource + '/' + request.name) in ["n/deployments/a", "n/deployments/b"]`
 	f.awaitExpression(t, expression)
 	after := f.configuration(t)
@@ -116,7 +117,7 @@ func (f *fixture) waitsForTargets(t *testing.T) {
 	defer f.unregister(t)
 	known := newKnown()
 	known.synced = false
-	run(t, admission.NewConfiguration(f.ours.AdmissionregistrationV1(), known, logger(t)).Run)
+	run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), known, logger(t)).Run)
 	eventually(t, "the keeper has asked whether they are", func() error {
 		if known.timesAsked() == 0 {
 			return errors.New("not yet")
@@ -137,7 +138,7 @@ func (f *fixture) keepersAgree(t *testing.T) {
 	known := newKnown("a")
 	log := &syncBuffer{}
 	for range 8 {
-		run(t, admission.NewConfiguration(f.ours.AdmissionregistrationV1(), known, slog.New(slog.NewTextHandler(log, nil))).Run)
+		run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), known, slog.New(slog.NewTextHandler(log, nil))).Run)
 	}
 	for _, name := range []string{"b", "c", "d"} {
 		known.set(name)
@@ -162,7 +163,9 @@ func (f *fixture) register(t *testing.T, url string) {
 	if path := *object.Webhooks[0].ClientConfig.Service.Path; path != admission.VictimsPath {
 		t.Errorf("the manifest asks at %s, want %s", path, admission.VictimsPath)
 	}
-	object.Webhooks[0].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: f.cluster.CABundle()}
+	for i := range object.Webhooks {
+		object.Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: f.cluster.CABundle()}
+	}
 	if _, err := f.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), &object, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

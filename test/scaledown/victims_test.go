@@ -22,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
+	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/act/drain"
 )
 
@@ -47,7 +48,7 @@ type webhook struct {
 func (f *fixture) testVictims(t *testing.T) {
 	f.webhook = f.newWebhook(t)
 	f.register(t, "https://"+f.webhook.address+admission.VictimsPath)
-	run(t, admission.NewConfiguration(f.ours.AdmissionregistrationV1(), f.targets, logger(t)).Run)
+	run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), f.targets, logger(t)).Run)
 	t.Run("a scale-down leaves exactly the busy pods", func(t *testing.T) { f.keepsBusy(t, rounds, f.scale) })
 	t.Run("so does a change of the Deployment itself", func(t *testing.T) { f.keepsBusy(t, 1, f.replace) })
 	t.Run("a scale-up and a scale-down to zero are nobody's business", f.asksAboutLoweringAlone)

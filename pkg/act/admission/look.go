@@ -208,16 +208,11 @@ func (f *finding) judge(blockers []idle.Blocker) {
 	}
 }
 
-var errNoNumber = errors.New("the review shows no number of replicas")
-
 // isStepToZero tells whether a request scales from above zero to zero, be it by the
 // object itself or by its scale.
 func isStepToZero(r *admissionv1.AdmissionRequest) (bool, error) {
 	if r.Operation != admissionv1.Update || r.SubResource != "" && r.SubResource != "scale" {
 		return false, nil
-	}
-	if len(r.OldObject.Raw) == 0 || len(r.Object.Raw) == 0 {
-		return false, errNoNumber
 	}
 	from, errFrom := replicasOf(r.OldObject.Raw)
 	to, errTo := replicasOf(r.Object.Raw)

@@ -265,7 +265,7 @@ func TestNoLookThatIsLateAllows(t *testing.T) {
 			return observation(0)
 		}, ""},
 		{"late does not", func(context.Context, target.Target) idle.Observation {
-			time.Sleep(2 * time.Second)
+			time.Sleep(2*time.Second + 1)
 			return observation(0)
 		}, late},
 		{"what was found late counts", func(context.Context, target.Target) idle.Observation {
