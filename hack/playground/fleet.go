@@ -2,10 +2,7 @@ package playground
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,8 +17,16 @@ import (
 type Fleet struct {
 	// StatefulSet runs them as one, not as a Deployment.
 	StatefulSet bool
-	// MinReplicas bounds the fleet from below; 0: 1.
+	// MinReplicas bounds the fleet from below, and is how many workers there are at
+	// first; 0: 1.
 	MinReplicas int
+	// HPASleeps lets the HPA itself go to zero: its minReplicas is 0, which Kubernetes
+	// allows from 1.37 (or with the feature gate HPAScaleToZero).
+	HPASleeps bool
+	// ScaleToZero has the HPA ask celery-hpa to go to zero and back, and IdleWindow
+	// say after how long without work; 0: celery-hpa's default.
+	ScaleToZero bool
+	IdleWindow  time.Duration
 	// Concurrency is how many tasks a worker executes at once, and the HPA's target;
 	// 0: Concurrency.
 	Concurrency int
@@ -30,6 +35,15 @@ type Fleet struct {
 	// AcksEarly has a message acknowledged when its task begins, Celery's default,
 	// instead of when it has ended.
 	AcksEarly bool
+	// Prefetch is how many messages for each of its slots a worker takes at once,
+	// Celery's worker_prefetch_multiplier; 0: 1. Celery's default is 4.
+	Prefetch int
+	// VisibilityTimeout is after how long Redis gives a message to somebody else that
+	// is not acknowledged; 0: Celery's default, an hour.
+	VisibilityTimeout time.Duration
+	// GracePeriod is what remains to a pod between SIGTERM and SIGKILL; 0: as long as
+	// the longest task may take, 5 min.
+	GracePeriod time.Duration
 	// QueueMetricAlone leaves the HPA without celery_busy_workers.
 	QueueMetricAlone bool
 	// Work has the HPA scale on celery_queue_work_seconds instead of
@@ -41,8 +55,25 @@ func (f Fleet) withDefaults() Fleet {
 	f.MinReplicas = orDefault(f.MinReplicas, 1)
 	f.Concurrency = orDefault(f.Concurrency, Concurrency)
 	f.Pool = orDefault(f.Pool, "prefork")
+	f.Prefetch = orDefault(f.Prefetch, 1)
+	f.VisibilityTimeout = orDefault(f.VisibilityTimeout, time.Hour)
+	f.GracePeriod = orDefault(f.GracePeriod, 5*time.Minute)
 	return f
 }
+
+// HPAMinReplicas is the HPA's minReplicas.
+func (f Fleet) HPAMinReplicas() int {
+	if f.HPASleeps {
+		return 0
+	}
+	return f.MinReplicas
+}
+
+// GraceSeconds is GracePeriod as pods have it.
+func (f Fleet) GraceSeconds() int { return int(f.GracePeriod.Seconds()) }
+
+// VisibilitySeconds is VisibilityTimeout as Celery has it.
+func (f Fleet) VisibilitySeconds() float64 { return f.VisibilityTimeout.Seconds() }
 
 // WorkSeconds is Work as the HPA writes it.
 func (f Fleet) WorkSeconds() int { return int(f.Work.Seconds()) }
@@ -111,71 +142,6 @@ func (p *Playground) workerPods(ctx context.Context, which func(corev1.Pod) bool
 		}
 	}
 	return names, nil
-}
-
-// Execution is a task that was started, with the pod in which it was.
-type Execution struct {
-	ID, Pod string
-	// Waited is the time from when it was sent to when it was started.
-	Waited   time.Duration
-	Finished bool
-}
-
-// Executions returns what the tasks themselves recorded, in the order of their
-// starts. A task that ran twice is there twice.
-func (p *Playground) Executions() ([]Execution, error) {
-	record, err := os.ReadFile(p.layout.Record)
-	if err != nil {
-		return nil, fmt.Errorf("read the record of the tasks: %w", err)
-	}
-	var all []Execution
-	for line := range strings.Lines(string(record)) {
-		words := strings.Fields(line)
-		if len(words) < 3 {
-			continue // a line that is being written
-		}
-		pod := strings.TrimPrefix(words[2], "celery@")
-		if words[0] == "started" && len(words) == 4 {
-			waited, err := time.ParseDuration(words[3] + "s")
-			if err != nil {
-				return nil, fmt.Errorf("read the record of the tasks: %w", err)
-			}
-			all = append(all, Execution{ID: words[1], Pod: pod, Waited: waited})
-			continue
-		}
-		for i := range all {
-			if all[i].ID == words[1] && all[i].Pod == pod {
-				all[i].Finished = true
-			}
-		}
-	}
-	return all, nil
-}
-
-// ReleaseTasks ends every task that executes, and each that will, until HoldTasks.
-func (p *Playground) ReleaseTasks() error { return os.WriteFile(p.layout.released(), nil, 0o600) }
-
-// HoldTasks lets tasks execute for as long as they are sent to.
-func (p *Playground) HoldTasks() error {
-	released, err := filepath.Glob(p.layout.released() + "*")
-	for _, file := range released {
-		err = errors.Join(err, os.Remove(file))
-	}
-	return err
-}
-
-// released is a file whose presence ends tasks.
-func (l layout) released() string { return l.Record + ".released" }
-
-// ReleaseTasksAbove ends the tasks that execute in the pods of a StatefulSet with a
-// higher ordinal, and those that will.
-func (p *Playground) ReleaseTasksAbove(ordinal int) error {
-	for n := ordinal + 1; n < p.layout.MaxReplicas; n++ {
-		if err := os.WriteFile(fmt.Sprintf("%s.celery@%s-%d", p.layout.released(), Workers, n), nil, 0o600); err != nil {
-			return fmt.Errorf("release the tasks of ordinal %d: %w", n, err)
-		}
-	}
-	return nil
 }
 
 // FleetMetric reads a metric of the fleet through the API server, as the HPA does.

@@ -17,10 +17,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/deploy"
 )
 
-const (
-	namespace      = "celery-hpa" // of celery-hpa itself, as in the manifests
-	serviceAccount = "celery-hpa"
-)
+const serviceAccount = "celery-hpa" // as in the manifests
 
 // install applies what an administrator would, with processes in place of images.
 func (p *Playground) install(ctx context.Context, _ Options) error {
@@ -47,10 +44,10 @@ func (p *Playground) apply(ctx context.Context) error {
 	if err := p.applyWebhook(ctx); err != nil {
 		return err
 	}
-	return p.Cluster.AggregateExternalMetrics(ctx, namespace, serviceAccount, int32(p.layout.Port), p.Cluster.CABundle())
+	return p.Cluster.AggregateExternalMetrics(ctx, SystemNamespace, serviceAccount, int32(p.layout.Port), p.Cluster.CABundle())
 }
 
-// applyWebhook applies the webhook of the manifests, but for where celery-hpa is.
+// applyWebhook applies the webhooks of the manifests, but for where celery-hpa is.
 func (p *Playground) applyWebhook(ctx context.Context) error {
 	text, err := documents("ValidatingWebhookConfiguration")
 	if err != nil {
@@ -58,7 +55,7 @@ func (p *Playground) applyWebhook(ctx context.Context) error {
 	}
 	var object admissionregistrationv1.ValidatingWebhookConfiguration
 	if err := yaml.UnmarshalStrict(text, &object); err != nil {
-		return fmt.Errorf("read the webhook of the manifests: %w", err)
+		return fmt.Errorf("read the webhooks of the manifests: %w", err)
 	}
 	for i := range object.Webhooks {
 		client := &object.Webhooks[i].ClientConfig
@@ -136,13 +133,13 @@ func keepKinds(to *bytes.Buffer, text []byte, kinds []string) error {
 // credentials gives celery-hpa the rights of its service account and a serving
 // certificate.
 func (p *Playground) credentials() error {
-	kubeconfig, err := p.Cluster.KubeconfigFor("system:serviceaccount:"+namespace+":"+serviceAccount,
-		"system:serviceaccounts", "system:serviceaccounts:"+namespace)
+	kubeconfig, err := p.Cluster.KubeconfigFor("system:serviceaccount:"+SystemNamespace+":"+serviceAccount,
+		"system:serviceaccounts", "system:serviceaccounts:"+SystemNamespace)
 	if err != nil {
 		return err
 	}
 	p.layout.Kubeconfig = kubeconfig
-	cert, key, err := p.Cluster.ServingCert("celery-hpa." + namespace + ".svc")
+	cert, key, err := p.Cluster.ServingCert("celery-hpa." + SystemNamespace + ".svc")
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type layout struct {
 	Namespace   string
 	Workers     Fleet
 	MaxReplicas int
+	Replicas    int // of celery-hpa
 
 	Dir         string // of the playground, temporary
 	Python      string // that can import celery
@@ -52,6 +53,7 @@ func newLayout(dir, python string, options Options) (layout, error) {
 		Namespace:   Namespace,
 		Workers:     options.Workers.withDefaults(),
 		MaxReplicas: orDefault(options.MaxReplicas, 5),
+		Replicas:    orDefault(options.Replicas, 1),
 		Dir:         dir,
 		Python:      python,
 		Binary:      filepath.Join(dir, "celery-hpa"),

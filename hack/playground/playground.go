@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -37,10 +36,18 @@ type Options struct {
 	// DownscaleStabilization is for how long the HPA remembers higher proposals;
 	// 0: 10 s instead of Kubernetes' 5 min.
 	DownscaleStabilization time.Duration
+	// OldWorld is Kubernetes before 1.37, whose HPA cannot go to zero: the feature
+	// gate HPAScaleToZero is off.
+	OldWorld bool
+	// Replicas is how many processes of celery-hpa run; 0: 1. They listen on one port:
+	// whoever connects gets one of those that are up.
+	Replicas int
 }
 
 // What a playground always is.
 const (
+	// SystemNamespace is where celery-hpa itself is, as in the manifests.
+	SystemNamespace = "celery-hpa"
 	// Namespace is where the broker, the workers, their HPA and the CeleryBroker are.
 	Namespace = "demo"
 	// Workers is the name of the Deployment or StatefulSet of workers and of its HPA.
@@ -63,6 +70,7 @@ type Playground struct {
 
 	clients  kubernetes.Interface
 	progress *progress.Printer
+	history  *history
 	layout   layout
 	undo     []func() error // last in, first out
 }
@@ -73,7 +81,7 @@ type Playground struct {
 func Start(ctx context.Context, options Options) (*Playground, error) {
 	p := &Playground{progress: progress.New(options.Output)}
 	steps := []func(context.Context, Options) error{
-		p.prepare, p.buildBinary, p.startCluster, p.startNode, p.startBroker, p.install, p.await,
+		p.prepare, p.buildBinary, p.startCluster, p.startNode, p.startBroker, p.install, p.watchReplicas, p.await,
 	}
 	for _, step := range steps {
 		if err := step(ctx, options); err != nil {
@@ -101,19 +109,6 @@ func (p *Playground) Address() string { return fmt.Sprintf("https://127.0.0.1:%d
 
 // Broker is the kind of broker that runs.
 func (p *Playground) Broker() Broker { return p.layout.Broker }
-
-// Publish sends n tasks that execute for that long each, with a real Celery
-// producer. It blocks until the broker has them all.
-func (p *Playground) Publish(ctx context.Context, n int, each time.Duration) error {
-	seconds := strconv.FormatFloat(each.Seconds(), 'f', -1, 64)
-	cmd := exec.CommandContext(ctx, p.layout.Python, "-m", "tasks", strconv.Itoa(n), seconds)
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+p.layout.Dir, "PYTHONDONTWRITEBYTECODE=1", "PYTHONWARNINGS=ignore",
-		"BROKER_URL="+p.layout.BrokerURL, "RECORD="+p.layout.Record)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("send %d tasks: %w: %s", n, err, bytes.TrimSpace(out))
-	}
-	return nil
-}
 
 // prepare makes the folder with the files of the playground.
 func (p *Playground) prepare(_ context.Context, options Options) error {
@@ -149,6 +144,7 @@ func (p *Playground) startCluster(ctx context.Context, options Options) error {
 		Output:                 options.Output,
 		HPASyncPeriod:          orDefault(options.HPASyncPeriod, 3*time.Second),
 		DownscaleStabilization: orDefault(options.DownscaleStabilization, 10*time.Second),
+		FeatureGates:           featureGates(options.OldWorld),
 	})
 	if err != nil {
 		return err
@@ -157,6 +153,14 @@ func (p *Playground) startCluster(ctx context.Context, options Options) error {
 	p.undo = append(p.undo, cluster.Stop)
 	p.clients, err = kubernetes.NewForConfig(cluster.RESTConfig())
 	return err
+}
+
+// featureGates leaves them as Kubernetes has them in the new world.
+func featureGates(oldWorld bool) map[string]bool {
+	if !oldWorld {
+		return nil
+	}
+	return map[string]bool{"HPAScaleToZero": false}
 }
 
 func (p *Playground) startNode(ctx context.Context, options Options) error {

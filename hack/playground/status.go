@@ -79,7 +79,10 @@ func (p *Playground) Metric(ctx context.Context, name, selector string) (int64, 
 // await blocks until the first worker is ready and the metric can be read.
 func (p *Playground) await(ctx context.Context, _ Options) error {
 	step := p.progress.Start("waiting for the first worker and its metric")
-	err := p.Await(ctx, startTimeout, func(s Status) bool { return int(s.Ready) == p.layout.Workers.MinReplicas })
+	workers := p.layout.Workers
+	err := p.Await(ctx, startTimeout, func(s Status) bool {
+		return int(s.Ready) == workers.MinReplicas || workers.HPASleeps && s.Wanted == 0
+	})
 	step.Done(err)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, p.podLogs())
@@ -99,6 +102,21 @@ func (p *Playground) podLogs() string {
 		seen[e.Pod] = true
 		text, _ := os.ReadFile(p.Node.PodLog(e.Namespace, e.Pod)) // a missing log is an empty one
 		fmt.Fprintf(&logs, "--- %s/%s\n%s\n", e.Namespace, e.Pod, excerpt(text))
+	}
+	return logs.String()
+}
+
+// ProgramLog is all that celery-hpa has logged, each of its processes in turn.
+func (p *Playground) ProgramLog() string {
+	var logs strings.Builder
+	seen := map[string]bool{}
+	for _, e := range p.Node.Events() {
+		if e.Namespace != SystemNamespace || seen[e.Pod] {
+			continue
+		}
+		seen[e.Pod] = true
+		text, _ := os.ReadFile(p.Node.PodLog(e.Namespace, e.Pod)) // a missing log is an empty one
+		fmt.Fprintf(&logs, "--- %s\n%s\n", e.Pod, text)
 	}
 	return logs.String()
 }

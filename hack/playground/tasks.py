@@ -1,10 +1,12 @@
 """The Celery application of the playground.
 
-"python -m celery --app tasks worker" consumes, "python -m tasks N SECONDS" sends
-N tasks that execute for SECONDS each. BROKER_URL names the broker, RECORD a file
-that gets a line for each start and each end of a task: "started ID NODE WAITED",
-with the seconds since it was sent, "finished ID NODE". A file of that name with ".released" behind it ends all tasks, one with
-".released.NODE" those of a worker.
+"python -m celery --app tasks worker" consumes, "python -m tasks N SECONDS COUNTDOWN"
+sends N tasks that execute for SECONDS each, not before COUNTDOWN seconds from now, and
+prints when it began and when the broker had them all, in seconds since 1970.
+BROKER_URL names the broker, RECORD a file that gets a line for each start and each end
+of a task: "started ID NODE WAITED", with the seconds since it was sent, and "finished
+ID NODE AT", in seconds since 1970. A file of that name with ".released" behind it ends
+all tasks, one with ".released.NODE" those of a worker.
 """
 
 import ctypes
@@ -16,13 +18,15 @@ import time
 from celery import Celery, signals
 
 app = Celery("tasks", broker=os.environ["BROKER_URL"])
-# As Airflow sets it: a message is acknowledged when its task has finished, and a
-# worker holds no more messages than it executes.
+# As Airflow sets it, if nothing else is said: a message is acknowledged when its task
+# has finished, and a worker holds no more messages than it executes.
 app.conf.task_acks_late = os.environ.get("ACKS_LATE", "true") == "true"
-app.conf.worker_prefetch_multiplier = 1
+app.conf.worker_prefetch_multiplier = int(os.environ.get("PREFETCH", "1"))
 app.conf.task_ignore_result = True
 # A publisher ends when RabbitMQ has its tasks, not when they are on their way.
 app.conf.broker_transport_options = {"confirm_publish": True}
+if "VISIBILITY_TIMEOUT" in os.environ:
+    app.conf.broker_transport_options["visibility_timeout"] = float(os.environ["VISIBILITY_TIMEOUT"])
 
 
 def record(verb, request, *more):
@@ -43,7 +47,7 @@ def work(self, seconds, sent):
     here = released + "." + self.request.hostname
     while time.monotonic() < end and not (os.path.exists(released) or os.path.exists(here)):
         time.sleep(min(0.1, max(0, end - time.monotonic())))
-    record("finished", self.request)
+    record("finished", self.request, f"{time.time():.6f}")
 
 
 @signals.worker_process_init.connect
@@ -57,6 +61,10 @@ if __name__ == "__main__":
     # Under the name by which workers know the task, not as __main__.
     import tasks
 
+    number, seconds, countdown = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     with app.producer_pool.acquire() as producer:
-        for _ in range(int(sys.argv[1])):
-            tasks.work.apply_async([float(sys.argv[2]), time.time()], producer=producer)
+        producer.connection.ensure_connection()
+        began = time.time()
+        for _ in range(number):
+            tasks.work.apply_async([seconds, time.time()], producer=producer, countdown=countdown or None)
+        print(f"{began:.6f} {time.time():.6f}")

@@ -1,0 +1,141 @@
+package e2e_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
+	"github.com/celery-hpa/celery-hpa/hack/playground"
+)
+
+// TestTwoProcessesCoverForEachOther takes away the leading one of two, in every state
+// of the workers. One that is killed is started anew at once, but nobody leads until
+// its lease has run out.
+func TestTwoProcessesCoverForEachOther(t *testing.T) {
+	p := startSleeper(t, playground.Options{Broker: playground.Redis, Replicas: 2, Workers: playground.Fleet{AcksEarly: true}})
+	var gone []string // leaders
+	t.Run("killed while the workers sleep", func(t *testing.T) {
+		awaitAsleep(t, p)
+		gone = append(gone, killLeader(t, p, gone))
+		wake(t, p)
+		awaitAsleep(t, p)
+	})
+	t.Run("killed while a message arrives", func(t *testing.T) {
+		for range *rounds {
+			gone = append(gone, killMidway(t, p, gone))
+			awaitAsleep(t, p)
+		}
+	})
+	t.Run("killed while a task executes", func(t *testing.T) {
+		startTask(t, p)
+		gone = append(gone, killLeader(t, p, gone))
+		endTask(t, p)
+		awaitAsleep(t, p)
+		t.Logf("%s put the workers to sleep", leader(t, p, gone))
+	})
+	t.Run("taken away in good order", func(t *testing.T) {
+		startTask(t, p)
+		led := leader(t, p, gone)
+		gone = append(gone, led)
+		kubectl(t, p, "--namespace="+playground.SystemNamespace, "delete", "pod", podOf(led))
+		t.Logf("%s led, and now %s", led, leader(t, p, gone))
+		endTask(t, p)
+		awaitAsleep(t, p)
+	})
+	checkOnce(t, p)
+}
+
+// wake sends one task to workers that sleep, and returns what the producer took to
+// start.
+func wake(t *testing.T, p *playground.Playground) time.Duration {
+	t.Helper()
+	before, began := len(executions(t, p)), time.Now()
+	sent := send(t, p, playground.Batch{Tasks: 1})
+	t.Logf("woken %s after the message", awaitWake(t, p, sent.First).At.Sub(sent.First))
+	await(t, p, "the task to finish", func(s playground.Status) bool { return s.Finished == before+1 })
+	return sent.First.Sub(began)
+}
+
+// killMidway kills the leader about when a message arrives, as far as that can be told
+// by when another one did, and returns who it was.
+func killMidway(t *testing.T, p *playground.Playground, gone []string) string {
+	t.Helper()
+	const spread = 40 * time.Millisecond
+	lead := wake(t, p)
+	awaitAsleep(t, p)
+	led := leader(t, p, gone)
+	killed := make(chan time.Time, 1)
+	time.AfterFunc(lead-spread/2+rand.N(spread), func() {
+		_ = syscall.Kill(programs(p)[podOf(led)], syscall.SIGKILL) // it is waited for below
+		killed <- time.Now()
+	})
+	before := len(executions(t, p))
+	sent := send(t, p, playground.Batch{Tasks: 1})
+	woke := awaitWake(t, p, sent.First)
+	t.Logf("killed %s and woken %s after the message", (<-killed).Sub(sent.First), woke.At.Sub(sent.First))
+	await(t, p, "the task to finish", func(s playground.Status) bool { return s.Finished == before+1 })
+	return led
+}
+
+// killLeader kills the process that leads, and returns who it was.
+func killLeader(t *testing.T, p *playground.Playground, gone []string) string {
+	t.Helper()
+	led := leader(t, p, gone)
+	pid := programs(p)[podOf(led)]
+	signal(t, pid, syscall.SIGKILL)
+	waitFor(t, "the process to be gone", func() bool { return programs(p)[podOf(led)] != pid })
+	return led
+}
+
+// programs are the processes of celery-hpa, by their pods.
+func programs(p *playground.Playground) map[string]int {
+	running := map[string]int{}
+	for _, e := range p.Node.Events() {
+		switch {
+		case e.Namespace != playground.SystemNamespace:
+		case e.Kind == procnode.Start:
+			running[e.Pod] = e.PID
+		case e.Kind == procnode.Exit:
+			delete(running, e.Pod)
+		}
+	}
+	return running
+}
+
+// leader blocks until a process of celery-hpa leads that is none of those that are
+// gone, and returns who it is: its pod, and what tells it from others in that pod.
+func leader(t *testing.T, p *playground.Playground, gone []string) string {
+	t.Helper()
+	clients := clientsOf(t, p)
+	var found string
+	waitFor(t, "another process of celery-hpa to lead", func() bool {
+		lease, err := clients.CoordinationV1().Leases(playground.SystemNamespace).Get(t.Context(), "celery-hpa", metav1.GetOptions{})
+		if err != nil || lease.Spec.HolderIdentity == nil {
+			return false
+		}
+		found = *lease.Spec.HolderIdentity
+		return found != "" && !slices.Contains(gone, found)
+	})
+	return found
+}
+
+func podOf(leader string) string {
+	pod, _, _ := strings.Cut(leader, "_")
+	return pod
+}
+
+// waitFor blocks until something is so.
+func waitFor(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !reached(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
