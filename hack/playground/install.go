@@ -3,18 +3,13 @@ package playground
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"slices"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
-	"github.com/celery-hpa/celery-hpa/deploy"
+	"github.com/celery-hpa/celery-hpa/hack/playground/internal/documents"
 )
 
 const serviceAccount = "celery-hpa" // as in the manifests
@@ -49,7 +44,7 @@ func (p *Playground) apply(ctx context.Context) error {
 
 // applyWebhook applies the webhooks of the manifests, but for where celery-hpa is.
 func (p *Playground) applyWebhook(ctx context.Context) error {
-	text, err := documents("ValidatingWebhookConfiguration")
+	text, err := documents.Of("ValidatingWebhookConfiguration")
 	if err != nil {
 		return err
 	}
@@ -82,52 +77,7 @@ func (p *Playground) applyText(ctx context.Context, text []byte) error {
 // Rights returns those documents of the manifests that an administrator applies
 // which are about what celery-hpa may do, in their order.
 func Rights() ([]byte, error) {
-	return documents("Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-}
-
-// documents returns those of the manifests that are of some kinds, in their order.
-func documents(kinds ...string) ([]byte, error) {
-	var kept bytes.Buffer
-	err := fs.WalkDir(deploy.Manifests(), ".", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if ok, err := fs.Stat(deploy.Manifests(), path); err != nil || ok.IsDir() {
-			return err
-		}
-		text, err := fs.ReadFile(deploy.Manifests(), path)
-		if err != nil {
-			return err
-		}
-		return keepKinds(&kept, text, kinds)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the manifests: %w", err)
-	}
-	return kept.Bytes(), nil
-}
-
-// keepKinds copies the documents of the given kinds.
-func keepKinds(to *bytes.Buffer, text []byte, kinds []string) error {
-	documents := utilyaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(text)))
-	defer documents.Close()
-	for {
-		document := make([]byte, len(text)+1)
-		n, err := documents.Read(document)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var object struct{ Kind string }
-		if err := yaml.Unmarshal(document[:n], &object); err != nil {
-			return err
-		}
-		if slices.Contains(kinds, object.Kind) {
-			fmt.Fprintf(to, "---\n%s\n", document[:n])
-		}
-	}
+	return documents.Of("Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 }
 
 // credentials gives celery-hpa the rights of its service account and a serving

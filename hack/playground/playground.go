@@ -1,13 +1,11 @@
 package playground
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
 	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
+	"github.com/celery-hpa/celery-hpa/hack/playground/internal/history"
 	"github.com/celery-hpa/celery-hpa/hack/progress"
 	"github.com/celery-hpa/celery-hpa/hack/setup"
 )
@@ -70,7 +69,7 @@ type Playground struct {
 
 	clients  kubernetes.Interface
 	progress *progress.Printer
-	history  *history
+	history  *history.History
 	layout   layout
 	undo     []func() error // last in, first out
 }
@@ -123,20 +122,6 @@ func (p *Playground) prepare(_ context.Context, options Options) error {
 	p.undo = append(p.undo, func() error { return os.RemoveAll(dir) })
 	p.layout, err = newLayout(dir, python, options)
 	return err
-}
-
-// buildBinary builds celery-hpa as it is shipped.
-func (p *Playground) buildBinary(ctx context.Context, _ Options) error {
-	step := p.progress.Start("building celery-hpa")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags=-s -w", "-o", p.layout.Binary,
-		"github.com/celery-hpa/celery-hpa/cmd/celery-hpa")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	step.Done(err)
-	if err != nil {
-		return fmt.Errorf("build celery-hpa: %w: %s", err, bytes.TrimSpace(out))
-	}
-	return nil
 }
 
 func (p *Playground) startCluster(ctx context.Context, options Options) error {

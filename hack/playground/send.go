@@ -3,13 +3,13 @@ package playground
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/celery-hpa/celery-hpa/hack/playground/internal/record"
 )
 
 // Batch is what a producer sends.
@@ -22,7 +22,7 @@ type Batch struct {
 
 // Sent is when a producer, which was connected by then, began to send the first
 // message, and when the broker had the last.
-type Sent struct{ First, Last time.Time }
+type Sent = record.Sent
 
 // Send sends tasks with a real Celery producer. It blocks until the broker has them
 // all.
@@ -36,7 +36,7 @@ func (p *Playground) Send(ctx context.Context, b Batch) (Sent, error) {
 	if err != nil {
 		return Sent{}, fmt.Errorf("send %d tasks: %w: %s", b.Tasks, err, bytes.TrimSpace(complaint.Bytes()))
 	}
-	return sentAt(string(out))
+	return record.SentAt(string(out))
 }
 
 // Publish is Send for tasks that need not wait.
@@ -46,16 +46,3 @@ func (p *Playground) Publish(ctx context.Context, n int, each time.Duration) err
 }
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
-
-func sentAt(text string) (Sent, error) {
-	words := strings.Fields(text)
-	if len(words) != 2 {
-		return Sent{}, fmt.Errorf("the producer says %q, want two times", text)
-	}
-	first, err := unixTime(words[0])
-	last, err2 := unixTime(words[1])
-	if err = errors.Join(err, err2); err != nil {
-		return Sent{}, fmt.Errorf("the producer says %q: %w", text, err)
-	}
-	return Sent{First: first, Last: last}, nil
-}

@@ -1,0 +1,2 @@
+// Package documents picks documents from those that an administrator applies.
+package documents

@@ -1,0 +1,2 @@
+// Package history remembers the sizes of a fleet that a watch has shown.
+package history

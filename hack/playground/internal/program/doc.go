@@ -1,0 +1,2 @@
+// Package program builds the program that a playground runs.
+package program
