@@ -141,21 +141,20 @@ func because(reason string) idle.Decision { return idle.Decision{Reason: reason}
 
 func (f *fixture) describes(t *testing.T) {
 	d := f.desk(t, eventRights)
-	at := time.Now()
-	next := func() time.Time { at = at.Add(time.Second); return at }
-	d.Slept(d.target, 1, because("idle for 5m0s, 300 samples"), next())
-	d.Woke(d.target, 3, because("messages have arrived in queue redis/celery"), 42*time.Millisecond+300*time.Microsecond, next())
-	d.Raised(d.target, 3, 8, because("more messages have arrived"), next())
-	d.Refused(d.target, idle.Work, "queue redis/celery: 3 messages wait", next())
-	d.Refused(d.target, idle.Unknown, "queue redis/low: no answer within 2s", next())
-	d.Refused(d.target, idle.Work, `admission webhook "budget.example.com" denied the request: too cheap`, next())
-	d.Failed(d.target, idle.Sleep, errors.New("scale Deployment airflow-worker to 0: no answer"), next())
-	d.Failed(d.target, idle.Wake, errors.New("scale Deployment airflow-worker to 3: no answer"), next())
+	at := time.Now() // of all of them
+	d.Slept(d.target, 1, because("idle for 5m0s, 300 samples"), at)
+	d.Woke(d.target, 3, because("messages have arrived in queue redis/celery"), 42*time.Millisecond+300*time.Microsecond, at)
+	d.Raised(d.target, 3, 8, because("more messages have arrived"), at)
+	d.Refused(d.target, idle.Work, "queue redis/celery: 3 messages wait", at)
+	d.Refused(d.target, idle.Unknown, "queue redis/low: no answer within 2s", at)
+	d.Refused(d.target, idle.Work, `admission webhook "budget.example.com" denied the request: too cheap`, at)
+	d.Failed(d.target, idle.Sleep, errors.New("scale Deployment airflow-worker to 0: no answer"), at)
+	d.Failed(d.target, idle.Wake, errors.New("scale Deployment airflow-worker to 3: no answer"), at)
 	wrong := d.target
 	wrong.Zero.Mistake = errors.New("another HPA scales the same Deployment")
-	d.Mistaken(wrong, next())
-	d.Decided(d.target, idle.Observation{}, because("is no event"), next())
-	d.Delayed(d.target, time.Second, next())
+	d.Mistaken(wrong, at)
+	d.Decided(d.target, idle.Observation{}, because("is no event"), at)
+	d.Delayed(d.target, time.Second, at)
 	d.expect(t,
 		"Normal ScaledToZero Scaled Deployment airflow-worker from 1 to 0: idle for 5m0s, 300 samples",
 		"Normal WokenUp Scaled Deployment airflow-worker from 0 to 3, 42ms after work was known of: messages have arrived in queue redis/celery",
@@ -216,12 +215,12 @@ func (f *fixture) cutsMessages(t *testing.T) {
 func (f *fixture) leavesMistakesToLeader(t *testing.T) {
 	d := f.desk(t, eventRights)
 	wrong := d.target
-	wrong.Zero.Mistake = errors.New("minReplicas is 2")
 	at := time.Now()
 	d.leads.Store(false)
-	for minute := range 3 {
-		d.Mistaken(wrong, at.Add(time.Duration(minute)*time.Minute))
-	}
+	wrong.Zero.Mistake = errors.New("said by another replica")
+	d.Mistaken(wrong, at)
+	wrong.Zero.Mistake = errors.New("minReplicas is 2")
+	d.Mistaken(wrong, at)
 	d.leads.Store(true)
 	for minute := range 60 {
 		d.Mistaken(wrong, at.Add(time.Duration(minute)*time.Minute))

@@ -108,17 +108,26 @@ func TestOnlyDecisionsThatDifferAreKept(t *testing.T) {
 
 func TestTheLatestDecisionsAreKept(t *testing.T) {
 	d := newDesk(t)
-	for _, tt := range []struct{ targets, want int }{{1, 50}, {200, 50}, {400, 25}, {2000, 10}} {
-		for i := range tt.targets {
+	quiet := target.Target{Namespace: "airflow", HPA: "quiet"} // nothing is decided of it later
+	decide := func(t target.Target) {
+		for i := range 120 {
+			d.Decided(t, idle.Observation{}, decision(idle.Hold, idle.Work, fmt.Sprint(i)), start())
+		}
+	}
+	decide(quiet)
+	for _, tt := range []struct{ targets, want int }{{2, 50}, {200, 50}, {400, 25}, {2000, 10}} {
+		decide(worker())
+		for i := 2; i < tt.targets; i++ {
 			d.Decided(target.Target{Namespace: "others", HPA: fmt.Sprint(i)}, idle.Observation{}, waits(), start())
 		}
-		d.Forget(target.Target{Namespace: "others", HPA: "0"}) // the worker takes its place
-		for i := range 120 {
-			d.Decided(worker(), idle.Observation{}, decision(idle.Hold, idle.Work, fmt.Sprint(i)), start())
-		}
-		entries := d.Entries("airflow", "worker")
-		if first := fmt.Sprint(120 - tt.want); len(entries) != tt.want || entries[0].Reason != first || entries[tt.want-1].Reason != "119" {
-			t.Errorf("with %d targets: kept %d entries from %q, want %d from %s on", tt.targets, len(entries), entries[0].Reason, tt.want, first)
+		for _, rule := range []string{"when others come", "when more is decided"} {
+			for _, hpa := range []string{"worker", "quiet"} {
+				entries, first := d.Entries("airflow", hpa), fmt.Sprint(120-tt.want)
+				if len(entries) != tt.want || entries[0].Reason != first || entries[tt.want-1].Reason != "119" {
+					t.Errorf("%d targets, %s: kept %d entries of %s, want %d from %s on", tt.targets, rule, len(entries), hpa, tt.want, first)
+				}
+			}
+			decide(worker())
 		}
 	}
 }
@@ -341,6 +350,9 @@ func TestMetricsTellWhatHolds(t *testing.T) {
 		check("no mistake", mistaken, "0")
 		time.Sleep(time.Hour)
 		check("a window does not run out below zero", remaining, "0")
+		d.Decided(worker(), idle.Observation{ReplicasErr: errors.New("no answer")}, decision(idle.Hold, idle.Unknown, "no answer"), time.Now())
+		time.Sleep(time.Minute)
+		check("a size that is not known is not zero", asleep, "0")
 
 		d.Decided(worker(), idle.Observation{Replicas: 1}, decision(idle.Sleep, idle.Idle, "idle for 5m0s"), time.Now())
 		d.Slept(worker(), 1, decision(idle.Sleep, idle.Idle, "idle for 5m0s"), time.Now())

@@ -52,12 +52,13 @@ func normal(reason, format string, args ...any) saying {
 // about, and how much it was changes each time: it is left out, so that the same event
 // is counted. What somebody else's webhook says is told as it is.
 func refusal(t target.Target, cause idle.Cause, message string) saying {
-	s := saying{kind: corev1.EventTypeWarning, reason: zeroRefused, key: zeroRefused + "/" + string(cause), pause: repeatAfter}
+	s := saying{kind: corev1.EventTypeWarning, reason: zeroRefused, pause: repeatAfter}
 	why := message
 	if (cause == idle.Work || cause == idle.Busy) && !strings.HasPrefix(message, "admission webhook ") {
 		s.kind = corev1.EventTypeNormal
 		why = "there was work again"
 	}
+	s.key = zeroRefused + "/" + string(cause) + "/" + s.kind
 	s.message = fmt.Sprintf("%s %s stays above zero after a look at the last moment: %s", t.Kind, t.Name, why)
 	return s
 }

@@ -59,6 +59,7 @@ type Writer struct {
 
 	// Of the goroutine of Run.
 	correlator *correlation.EventCorrelator
+	numbered   int64  // the latest number of an event
 	reported   string // the failure that was logged last
 }
 
@@ -84,13 +85,15 @@ func (w *Writer) Add(e Event) {
 	}
 }
 
-// objectOf is an event as the API server has it.
-func objectOf(e Event) *corev1.Event {
+// objectOf is an event as the API server has it. Its name has a number that is the time,
+// as everybody's, and greater than the one before: events of one HPA may be of one time.
+func (w *Writer) objectOf(e Event) *corev1.Event {
 	at := metav1.NewTime(e.At)
+	w.numbered = max(e.At.UnixNano(), w.numbered+1)
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: e.Namespace,
-			Name:      correlationutil.GenerateEventName(e.HPA, e.At.UnixNano()),
+			Name:      correlationutil.GenerateEventName(e.HPA, w.numbered),
 		},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler",
@@ -146,7 +149,7 @@ func (w *Writer) write(ctx context.Context, event Event) {
 	if n := w.lost.Swap(0); n > 0 {
 		w.log.Warn("Events were lost, since too many waited to be written", "events", n)
 	}
-	result, err := w.correlator.EventCorrelate(objectOf(event))
+	result, err := w.correlator.EventCorrelate(w.objectOf(event))
 	if err != nil {
 		w.report(err)
 		return
