@@ -2,6 +2,7 @@ package frames
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -34,9 +35,7 @@ type Splitter struct {
 	buffer     []byte
 	start, end int
 	through    int
-	// alien is set where no frames come: the library is to say what is wrong.
-	alien bool
-	aside []Reply
+	aside      []Reply
 	// many is whether the last read brought several replies.
 	many bool
 	// lives is set while the library has not been shown that replies came; shown is
@@ -81,13 +80,9 @@ func (s *Splitter) Read(p []byte) (int, error) {
 
 // pass gives the library what has come for it.
 func (s *Splitter) pass(p []byte) int {
-	b := s.buffer[s.start:s.end]
-	if !s.alien {
-		b = b[:min(len(b), s.through)]
-	}
-	n := copy(p, b)
+	n := copy(p, s.buffer[s.start:min(s.end, s.start+s.through)])
 	s.start += n
-	s.through -= min(n, s.through)
+	s.through -= n
 	return n
 }
 
@@ -100,7 +95,7 @@ func (s *Splitter) next() (bool, error) {
 	h := ParseHeader(b)
 	switch {
 	case !h.IsFrame():
-		s.alien = true
+		s.through = math.MaxInt32 // the library is to say what is wrong
 		return true, nil
 	case h.Channel == 0:
 		s.through = h.Length

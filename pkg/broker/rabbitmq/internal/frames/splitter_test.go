@@ -87,7 +87,7 @@ func TestFramesAreSplitHoweverTheyCome(t *testing.T) {
 				all.WriteString(frame)
 				ofLibrary.WriteString(frame)
 			}
-			s := NewSplitter(cut(all.String(), 1+random.IntN(40), 1+random.IntN(2*SplitterBuffer), 1+random.IntN(4)))
+			s := NewSplitter(cut(all.String(), 1+random.IntN(40), 1+random.IntN(2*splitterBuffer), 1+random.IntN(4)))
 			s.shown = time.Now() // for no sign of life
 			read, err := readAll(s)
 			if !errors.Is(err, io.EOF) || read != ofLibrary.String() {
@@ -147,7 +147,7 @@ func TestTheLibraryIsShownNothingWithinAFrame(t *testing.T) {
 }
 
 func TestTheLibraryIsGivenWhatIsNoFrame(t *testing.T) {
-	for _, text := range []string{"AMQP\x00\x00\x09\x01", "HTTP/1.1 400 Bad Request\r\n\r\n"} {
+	for _, text := range []string{"AMQP\x00\x00\x09\x01", "HTTP/1.1 400 Bad Request\r\n\r\n", "no\x00\x00\x00\x00\x01xx\x01\x00\x01\x00\x00\x00\x04AMQP\xCE"} {
 		if read, err := readAll(NewSplitter(cut(text, 3))); !errors.Is(err, io.EOF) || read != text {
 			t.Errorf("of %q the library reads %q (%v)", text, read, err)
 		}

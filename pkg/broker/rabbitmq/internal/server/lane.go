@@ -22,7 +22,7 @@ type lane struct {
 	depth int
 	// overdue is how many replies are to come to questions of rounds that are over;
 	// until then nothing is asked here. Silent is the queue that the first of them
-	// is about.
+	// was about.
 	overdue int
 	silent  string
 }
@@ -63,7 +63,6 @@ func (l *lane) take(r *round, reply frames.Reply) bool {
 		return true
 	case l.overdue > 0:
 		l.overdue--
-		l.silent = ""
 		return true
 	case len(l.asked) == 0:
 		return false
@@ -79,7 +78,7 @@ func (l *lane) take(r *round, reply frames.Reply) bool {
 // has dropped the questions behind.
 func (l *lane) refused(r *round, why error) {
 	l.open, l.closed = false, true
-	l.overdue, l.silent = 0, ""
+	l.overdue = 0
 	if len(l.asked) == 0 {
 		return
 	}
