@@ -173,6 +173,7 @@ func TestWatcher(t *testing.T) {
 	t.Run("changes of a scale are told, and no others", w.testNotify)
 	t.Run("nothing is told before all is known, and everything then", w.testKnown)
 	t.Run("pods may be chosen by a selector", w.testSelected)
+	t.Run("a selector of all pods is none", w.testUnselected)
 	t.Run("what is not there, or not watched, is an error", w.testErrors)
 	t.Run("who is told may look while a watch ends", w.testLeave)
 }

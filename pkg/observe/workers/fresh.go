@@ -45,7 +45,7 @@ var ErrUnanswered = errors.New("workers have not told what they execute")
 func (g *Group) Fresh(ctx context.Context, namespace string, hosts []string) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	looks := g.store.looks(namespace, slices.Compact(slices.Sorted(slices.Values(hosts))), time.Now())
+	looks := g.store.looks(namespace, hosts, time.Now())
 	errs := make([]error, len(looks))
 	var looking sync.WaitGroup
 	for i, l := range looks {

@@ -54,8 +54,10 @@ func TestFreshLookAsksWhoLives(t *testing.T) {
 		{"one that does not answer is named", []string{"mute"}, unanswered + "no answer within 1s of celery@mute", []string{"active celery@mute"}},
 		{"so is one whose answer cannot be understood", []string{"odd"}, unanswered + "no answer within 1s of celery@odd", []string{"active celery@odd"}},
 		{
-			"all are asked in one go, each once", []string{"odd", "mute", "idle", "begun", "begun"},
-			unanswered + "no answer within 1s of celery@mute, celery@odd", []string{"active celery@begun,celery@idle,celery@mute,celery@odd"},
+			"all are asked in one go, each once",
+			[]string{"odd", "mute", "idle", "begun", "begun"},
+			unanswered + "no answer within 1s of celery@mute, celery@odd",
+			[]string{"active celery@begun,celery@idle,celery@mute,celery@odd"},
 		},
 		{"one that is silent is not asked", []string{"silent"}, "", nil},
 		{"nor one that shuts down", []string{"offline"}, "", nil},
