@@ -61,6 +61,12 @@ soak: setup control-plane ## Scale every kind of workers down again and again, f
 	go test -v -count=1 -timeout 150m ./test/e2e -run 'ScaleDownTakes|EveryTask|HPAKeeps' \
 		-every -rounds 20 -random-tasks 200 -random-time 10m
 
+SCHEDULES ?= 1000000
+SEED ?= 1
+.PHONY: simulate
+simulate: ## Run SCHEDULES random schedules of faults, from SEED on, against a model of the world
+	go test -v -count=1 -timeout 0 ./test/simulation -run Schedules -schedules $(SCHEDULES) -seed $(SEED) -progress
+
 .PHONY: bench
 bench: setup control-plane ## Run the benchmarks
 	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
