@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
@@ -23,7 +24,10 @@ func TestTwoProcessesCoverForEachOther(t *testing.T) {
 	t.Run("killed while the workers sleep", func(t *testing.T) {
 		awaitAsleep(t, p)
 		gone = append(gone, killLeader(t, p, gone))
-		wake(t, p)
+		_, sent, woke := wake(t, p)
+		if at := led(t, p, gone); at.After(sent.First) && woke.At.After(at) {
+			t.Errorf("nobody has woken the workers before %s, when the next one led", at)
+		}
 		awaitAsleep(t, p)
 	})
 	t.Run("killed while a message arrives", func(t *testing.T) {
@@ -41,25 +45,26 @@ func TestTwoProcessesCoverForEachOther(t *testing.T) {
 	})
 	t.Run("taken away in good order", func(t *testing.T) {
 		startTask(t, p)
-		led := leader(t, p, gone)
-		gone = append(gone, led)
-		kubectl(t, p, "--namespace="+playground.SystemNamespace, "delete", "pod", podOf(led))
-		t.Logf("%s led, and now %s", led, leader(t, p, gone))
+		before := leader(t, p, gone)
+		gone = append(gone, before)
+		kubectl(t, p, "--namespace="+playground.SystemNamespace, "delete", "pod", podOf(before))
+		t.Logf("%s led, and now %s", before, leader(t, p, gone))
 		endTask(t, p)
 		awaitAsleep(t, p)
 	})
 	checkOnce(t, p)
 }
 
-// wake sends one task to workers that sleep, and returns what the producer took to
-// start.
-func wake(t *testing.T, p *playground.Playground) time.Duration {
+// wake sends one task to workers that sleep. It returns what the producer took to
+// start, when it sent, and when the workers were woken.
+func wake(t *testing.T, p *playground.Playground) (lead time.Duration, sent playground.Sent, woke playground.Change) {
 	t.Helper()
 	before, began := len(executions(t, p)), time.Now()
-	sent := send(t, p, playground.Batch{Tasks: 1})
-	t.Logf("woken %s after the message", awaitWake(t, p, sent.First).At.Sub(sent.First))
+	sent = send(t, p, playground.Batch{Tasks: 1})
+	woke = awaitWake(t, p, sent.First)
+	t.Logf("woken %s after the message", woke.At.Sub(sent.First))
 	await(t, p, "the task to finish", func(s playground.Status) bool { return s.Finished == before+1 })
-	return sent.First.Sub(began)
+	return sent.First.Sub(began), sent, woke
 }
 
 // killMidway kills the leader about when a message arrives, as far as that can be told
@@ -67,12 +72,12 @@ func wake(t *testing.T, p *playground.Playground) time.Duration {
 func killMidway(t *testing.T, p *playground.Playground, gone []string) string {
 	t.Helper()
 	const spread = 40 * time.Millisecond
-	lead := wake(t, p)
+	lead, _, _ := wake(t, p)
 	awaitAsleep(t, p)
-	led := leader(t, p, gone)
+	now := leader(t, p, gone)
 	killed := make(chan time.Time, 1)
 	time.AfterFunc(lead-spread/2+rand.N(spread), func() {
-		_ = syscall.Kill(programs(p)[podOf(led)], syscall.SIGKILL) // it is waited for below
+		_ = syscall.Kill(programs(p)[podOf(now)], syscall.SIGKILL) // it is waited for below
 		killed <- time.Now()
 	})
 	before := len(executions(t, p))
@@ -80,17 +85,17 @@ func killMidway(t *testing.T, p *playground.Playground, gone []string) string {
 	woke := awaitWake(t, p, sent.First)
 	t.Logf("killed %s and woken %s after the message", (<-killed).Sub(sent.First), woke.At.Sub(sent.First))
 	await(t, p, "the task to finish", func(s playground.Status) bool { return s.Finished == before+1 })
-	return led
+	return now
 }
 
 // killLeader kills the process that leads, and returns who it was.
 func killLeader(t *testing.T, p *playground.Playground, gone []string) string {
 	t.Helper()
-	led := leader(t, p, gone)
-	pid := programs(p)[podOf(led)]
+	now := leader(t, p, gone)
+	pid := programs(p)[podOf(now)]
 	signal(t, pid, syscall.SIGKILL)
-	waitFor(t, "the process to be gone", func() bool { return programs(p)[podOf(led)] != pid })
-	return led
+	waitFor(t, "the process to be gone", func() bool { return programs(p)[podOf(now)] != pid })
+	return now
 }
 
 // programs are the processes of celery-hpa, by their pods.
@@ -112,17 +117,28 @@ func programs(p *playground.Playground) map[string]int {
 // gone, and returns who it is: its pod, and what tells it from others in that pod.
 func leader(t *testing.T, p *playground.Playground, gone []string) string {
 	t.Helper()
+	return *awaitLease(t, p, gone).HolderIdentity
+}
+
+// led is since when such a process leads.
+func led(t *testing.T, p *playground.Playground, gone []string) time.Time {
+	t.Helper()
+	return awaitLease(t, p, gone).AcquireTime.Time
+}
+
+func awaitLease(t *testing.T, p *playground.Playground, gone []string) coordinationv1.LeaseSpec {
+	t.Helper()
 	clients := clientsOf(t, p)
-	var found string
+	var spec coordinationv1.LeaseSpec
 	waitFor(t, "another process of celery-hpa to lead", func() bool {
 		lease, err := clients.CoordinationV1().Leases(playground.SystemNamespace).Get(t.Context(), "celery-hpa", metav1.GetOptions{})
-		if err != nil || lease.Spec.HolderIdentity == nil {
+		if err != nil {
 			return false
 		}
-		found = *lease.Spec.HolderIdentity
-		return found != "" && !slices.Contains(gone, found)
+		spec = lease.Spec
+		return spec.HolderIdentity != nil && *spec.HolderIdentity != "" && !slices.Contains(gone, *spec.HolderIdentity)
 	})
-	return found
+	return spec
 }
 
 func podOf(leader string) string {

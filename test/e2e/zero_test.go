@@ -153,7 +153,7 @@ func awakeUntilFinished(t *testing.T, p *playground.Playground, sent playground.
 	ended := lastEnd(t, p)
 	for _, c := range since(t, p, sent.Last) {
 		if c.Replicas == 0 && c.At.Before(ended) {
-			t.Errorf("the workers were to go to zero at %s, before the end of the last task at %s", c.At, ended)
+			t.Errorf("the workers were to be %s, before the end of the last task at %s", c, ended.Format("15:04:05.000"))
 		}
 	}
 }

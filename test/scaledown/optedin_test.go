@@ -88,6 +88,11 @@ func (f *fixture) refusesShared(t *testing.T) {
 			f.apply(t, other)
 			const refused = "is scaled by another HorizontalPodAutoscaler, too "
 			f.awaitOptedIn(t, namespace, refused+"(other), and")
+			for _, known := range f.targets.Targets(namespace) {
+				if known.HPA == "other" && known.Zero != (target.Zero{}) {
+					t.Errorf("who does not ask for zero is told %+v", known.Zero)
+				}
+			}
 			f.apply(t, asksForZero(other))
 			f.awaitOptedIn(t, namespace, refused+"(other), and", refused+"(asks), and")
 			f.apply(t, strings.Replace(other, "name: worker", "name: elsewhere", 1))
