@@ -102,7 +102,7 @@ func (z *zero) apply(ctx context.Context, brokers []brokersfile.Broker) {
 	specs := make([]lookout.Spec, 0, len(brokers))
 	every := map[queue.BrokerRef]time.Duration{}
 	for _, b := range brokers {
-		specs = append(specs, lookoutOf(b)) //nolint:contextcheck // making a source does no I/O that could be given up
+		specs = append(specs, lookoutOf(b))
 		every[b.Ref()] = b.Spec.Sampling.Interval.Duration
 	}
 	z.mu.Lock()

@@ -169,7 +169,7 @@ func (m *Memory) Look(ctx context.Context, t target.Target, seen Scale) idle.Obs
 	began := m.Now()
 	unread := m.sample(ctx, t)
 	unasked := m.ask(ctx, t, seen)
-	o := m.Observe(t, seen, m.Now())
+	o := m.Observe(t, seen, m.Now()) //nolint:contextcheck // it reads memory alone
 	o.QueuesErr = errors.Join(o.QueuesErr, unread, older(o.Queues, began))
 	o.WorkersErr = errors.Join(o.WorkersErr, unasked)
 	return o

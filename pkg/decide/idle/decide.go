@@ -77,32 +77,46 @@ func asleep(spec Spec, st State, o Observation, now time.Time) (State, Decision)
 	return st.grow(Decision{Action: Wake, Replicas: size, Cause: cause, Reason: reason}, o.Leads, StandbyDelay, now)
 }
 
-// arrived says to which size a target at zero is to wake, 0 for not at all, and why.
+// arrived says to which size a target at zero is to wake, 0 for not at all, and why:
+// a message that waits goes before one that is stranded, and that before all else.
 func arrived(spec Spec, st State, o Observation, now time.Time) (int32, Cause, string) {
-	var stranded, ending, unknown string
+	found := map[Cause]string{} // the last queue of each
 	for _, q := range o.Queues {
-		switch backlog, inFlight := q.Depth.Backlog, q.Depth.InFlight; {
-		case backlog.Err == nil && backlog.N > 0:
-			return spec.bound(o), Arrived, "messages wait in queue " + q.Name
-		case backlog.Err != nil || inFlight.Err != nil:
-			unknown = q.Name
-		case inFlight.N > 0 && st.isEmpty(inFlight.At, now):
-			stranded = q.Name
-		case inFlight.N > 0:
-			ending = q.Name
+		found[st.judge(q, now)] = q.Name
+	}
+	for _, kind := range []struct {
+		cause  Cause
+		size   int32
+		reason string
+	}{
+		{Arrived, spec.bound(o), "messages wait in queue %s"},
+		{Stranded, spec.Floor, "a message of queue %s is in flight, and there is no worker"},
+		{Ending, 0, "messages of queue %s are in flight in pods that end"},
+		{Unknown, 0, "not everything is known of queue %s"},
+	} {
+		if name, is := found[kind.cause]; is {
+			return kind.size, kind.cause, fmt.Sprintf(kind.reason, name)
 		}
 	}
-	switch {
-	case stranded != "":
-		return spec.Floor, Stranded, "a message of queue " + stranded + " is in flight, and there is no worker"
-	case ending != "":
-		return 0, Ending, "messages of queue " + ending + " are in flight in pods that end"
-	case unknown != "":
-		return 0, Unknown, "not everything is known of queue " + unknown
-	case o.QueuesErr != nil:
+	if o.QueuesErr != nil {
 		return 0, Unknown, fmt.Sprintf("not every queue is known: %v", o.QueuesErr)
 	}
 	return 0, Asleep, "asleep: no message waits"
+}
+
+// judge says what a queue of a target at zero holds.
+func (st State) judge(q Queue, now time.Time) Cause {
+	switch backlog, inFlight := q.Depth.Backlog, q.Depth.InFlight; {
+	case backlog.Err == nil && backlog.N > 0:
+		return Arrived
+	case backlog.Err != nil || inFlight.Err != nil:
+		return Unknown
+	case inFlight.N > 0 && st.isEmpty(inFlight.At, now):
+		return Stranded
+	case inFlight.N > 0:
+		return Ending
+	}
+	return Asleep
 }
 
 // isEmpty reports whether a count of that time is of a target that has been without

@@ -121,44 +121,41 @@ func when(d idle.Decision) string {
 
 // see changes what is known.
 func (c *conversation) see(t *testing.T, key, value string) {
-	switch key {
-	case "replicas":
-		c.o.Replicas = int32(number(t, value))
-	case "size":
-		c.noSize = value == "unknown"
-	case "pods":
-		c.o.Pods = int(number(t, value))
-	case "wanted":
-		c.noWanted = value == "unknown"
-		if !c.noWanted {
-			c.o.Wanted = int32(number(t, value))
-		}
-	case "backlog":
-		c.depth.Backlog.N = number(t, value)
-	case "in-flight":
-		c.depth.InFlight.N = number(t, value)
-	case "scheduled":
-		c.depth.Scheduled.N = number(t, value)
-	case "counts":
-		c.noCount = value == "unknown"
-	case "queues":
-		c.noQueue = value == "unknown"
-	case "workers":
-		c.noWorkers = value == "unknown"
-		c.o.Workers = nil
-		if value == "busy" {
-			c.o.Workers = []idle.Worker{{Name: "worker-x", Reason: "worker celery@worker-x executes 1 tasks"}}
-		}
-	case "leads":
-		c.o.Leads = value == "true"
-	case "samples":
-		c.depth.Backlog.At = time.Time{}
-		if value != "new" { // the last one was then
-			c.depth.Backlog.At = start().Add(duration(t, value))
-		}
-	default:
+	t.Helper()
+	isUnknown := func(what *bool) func() { return func() { *what = value == "unknown" } }
+	counts := func(what *int64) func() { return func() { *what = number(t, value) } }
+	sees := map[string]func(){
+		"replicas":  func() { c.o.Replicas = int32(number(t, value)) },
+		"pods":      func() { c.o.Pods = int(number(t, value)) },
+		"leads":     func() { c.o.Leads = value == "true" },
+		"size":      isUnknown(&c.noSize),
+		"counts":    isUnknown(&c.noCount),
+		"queues":    isUnknown(&c.noQueue),
+		"backlog":   counts(&c.depth.Backlog.N),
+		"in-flight": counts(&c.depth.InFlight.N),
+		"scheduled": counts(&c.depth.Scheduled.N),
+		"wanted": func() {
+			if c.noWanted = value == "unknown"; !c.noWanted {
+				c.o.Wanted = int32(number(t, value))
+			}
+		},
+		"workers": func() {
+			c.noWorkers, c.o.Workers = value == "unknown", nil
+			if value == "busy" {
+				c.o.Workers = []idle.Worker{{Name: "worker-x", Reason: "worker celery@worker-x executes 1 tasks"}}
+			}
+		},
+		"samples": func() {
+			c.depth.Backlog.At = time.Time{}
+			if value != "new" { // the last one was then
+				c.depth.Backlog.At = start().Add(duration(t, value))
+			}
+		},
+	}
+	if sees[key] == nil {
 		t.Fatalf("nobody sees %q", key)
 	}
+	sees[key]()
 }
 
 // decide asks about what is known.
