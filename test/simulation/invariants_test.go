@@ -115,17 +115,12 @@ func (j *judge) looked(r *replica, o idle.Observation) {
 
 // sets judges a write of celery-hpa by what that replica knew.
 func (j *judge) sets(r *replica, t target.Target, seen zeroscaler.Scale, to int32) {
-	if r.informer.says.paused && !t.Zero.Paused {
-		j.w.marks[pausedMeanwhile]++ // the webhook knows, where it is installed
-	}
-	action := r.reins.decided.Action
-	if t.Zero.Paused {
-		j.convict("7: %s writes %d although the target is paused", r.name, to)
-	}
+	j.setsPaused(r, t, to)
 	if to == 0 {
 		j.setsZero(r, t, seen)
 		return
 	}
+	action := r.reins.decided.Action
 	switch {
 	case action != idle.Wake && action != idle.Raise:
 		j.convict("6: %s writes %d after it has decided to %s", r.name, to, action)
@@ -135,6 +130,15 @@ func (j *judge) sets(r *replica, t target.Target, seen zeroscaler.Scale, to int3
 		j.convict("6: %s writes %d, which is above %d", r.name, to, t.MaxReplicas)
 	case action == idle.Wake && !r.leads() && r.reins.knewAt >= 0 && j.w.now-r.reins.knewAt < standbyWithin:
 		j.convict("5: %s does not lead and wakes %s after it knew", r.name, j.w.now-r.reins.knewAt)
+	}
+}
+
+func (j *judge) setsPaused(r *replica, t target.Target, to int32) {
+	if r.informer.says.paused && !t.Zero.Paused {
+		j.w.marks[pausedMeanwhile]++ // the webhook knows, where it is installed
+	}
+	if t.Zero.Paused {
+		j.convict("7: %s writes %d although the target is paused", r.name, to)
 	}
 }
 
@@ -326,6 +330,11 @@ func (j *judge) judgeSize(until moment) {
 		j.w.marks[sizesJudged]++
 	}
 	j.isShort = isRising && !isEnough
+	j.lapseShort(isNews, until)
+}
+
+// lapseShort has time pass for the replicas that know of a size that does not suffice.
+func (j *judge) lapseShort(isNews bool, until moment) {
 	for _, r := range j.w.replicas {
 		if isFresh := !r.sampler.isFailing && j.w.now-r.sampler.lastAt <= sampleInterval*5/4; !j.isShort || isNews || !isFresh {
 			r.reins.short = stretch{}

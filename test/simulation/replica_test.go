@@ -202,7 +202,7 @@ func (s scales) Set(_ context.Context, t target.Target, seen zeroscaler.Scale, r
 	}
 	r.w.say("%s writes %d over %d (version %d)", r.name, replicas, seen.Replicas, version)
 	r.w.mayKill(r)
-	got, now := r.call(p, request{by: us, replica: r, version: version, to: replicas, look: r.senses.last})
+	got, now := r.call(p, request{by: us, replica: r, version: version, to: replicas, look: r.senses.last}) //nolint:contextcheck // nothing here waits
 	if p.killed {
 		return errTimeout
 	}

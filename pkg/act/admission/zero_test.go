@@ -191,7 +191,8 @@ func TestZero(t *testing.T) {
 		{"a StatefulSet is the same", other(func(t *target.Target) { t.Kind = "StatefulSet" }), askZero("deployments", "statefulsets"), "queue redis/celery: 3 messages wait", "work", []string{"StatefulSet airflow/worker: work: queue redis/celery: 3 messages wait"}},
 		{
 			"any kind is the same", other(func(t *target.Target) { t.APIVersion, t.Kind = "argoproj.io/v1alpha1", "Rollout" }), askZero("deployments", "rollouts", "apps", "argoproj.io"),
-			"queue redis/celery: 3 messages wait", "work", []string{"Rollout airflow/worker: work: queue redis/celery: 3 messages wait"},
+			"queue redis/celery: 3 messages wait", "work",
+			[]string{"Rollout airflow/worker: work: queue redis/celery: 3 messages wait"},
 		},
 		{"a kind that cannot be named may be the one", stranger, askZero("deployments", "strangers", "apps", "example.org"), "queue redis/celery: 3 messages wait", "work", []string{"Stranger airflow/worker: work: queue redis/celery: 3 messages wait"}},
 		{"numbers that cannot be read are unknown", waiting(0), askZero(`"replicas": 1`, `"replicas": "one"`), "the numbers of replicas cannot be read", "unknown", []string{"Deployment airflow/worker: unknown: the numbers of replicas cannot be read"}},
