@@ -133,8 +133,8 @@ func TestMissingRightIsNamed(t *testing.T) {
 	files := map[string]string{}
 	needed := slices.DeleteFunc(slices.Clone(all), func(rule string) bool {
 		// Without ROLE a replica is trusted; CLIENT SETNAME is a courtesy; the others
-		// are for workers, and for times.
-		dispensable := strings.Fields("+role +client|setname +lindex +psubscribe +ping +publish +del +rpush +expire +lpop")
+		// are for workers, for times, and for those that sleep.
+		dispensable := strings.Fields("+role +client|setname +client|tracking +subscribe +lindex +psubscribe +ping +publish +del +rpush +expire +lpop")
 		return !strings.HasPrefix(rule, "+") || slices.Contains(dispensable, rule)
 	})
 	for _, rule := range needed {
