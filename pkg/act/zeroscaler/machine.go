@@ -147,8 +147,10 @@ func (m *Machine) check(ctx context.Context, t target.Target, seen Scale) time.D
 		m.failures = 0
 		return 0
 	}
-	if _, refused := errors.AsType[*RefusedError](err); !refused {
-		// Nobody has found work: the window that has passed still counts, the looks do not.
+	if errors.Is(err, ErrConflict) {
+		// Nothing was written, and nobody has found work: the window that has passed
+		// still counts, the looks do not. After any other error nobody knows whether the
+		// target was at zero meanwhile.
 		m.state = before
 		m.state.CheckedAt = time.Time{}
 	}
