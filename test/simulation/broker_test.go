@@ -28,6 +28,7 @@ type task struct {
 	// pickedUp is when a worker got it, as the broker has noted.
 	pickedUp moment
 	beganAt  moment // to execute
+	pushedAt moment // into the list
 }
 
 func (t *task) isOpen() bool { return t.place != done && t.place != lost }
@@ -108,7 +109,7 @@ func (b *broker) publish(t *task) {
 
 // push puts a message into the list, and tells those who wait for it.
 func (b *broker) push(t *task) {
-	t.place = waiting
+	t.place, t.pushedAt = waiting, b.w.now
 	b.list = append(b.list, t)
 	b.pushes++
 	for _, r := range b.w.replicas {

@@ -121,6 +121,9 @@ func (j *judge) sets(r *replica, t target.Target, seen zeroscaler.Scale, to int3
 		return
 	}
 	action := r.reins.decided.Action
+	if action == idle.Wake {
+		j.wakes(r, t, to)
+	}
 	switch {
 	case action != idle.Wake && action != idle.Raise:
 		j.convict("6: %s writes %d after it has decided to %s", r.name, to, action)
@@ -142,15 +145,36 @@ func (j *judge) setsPaused(r *replica, t target.Target, to int32) {
 	}
 }
 
+// wakes judges the size of a wake.
+func (j *judge) wakes(r *replica, t target.Target, to int32) {
+	if want := j.sizeFor(r, t); r.reins.decided.Cause == idle.Arrived && to < want {
+		j.convict("5: %s wakes to %d, and by what it knew the HPA would have %d", r.name, to, want)
+	}
+}
+
+// sizeFor is what the HPA would have for the tasks that a replica knows of, 0 if it does
+// not know.
+func (j *judge) sizeFor(r *replica, t target.Target) int32 {
+	tasks := r.value(tasksMetric)
+	if tasks.Err != nil {
+		return 0
+	}
+	n := int32((tasks.N + int64(j.w.plan.concurrency) - 1) / int64(j.w.plan.concurrency))
+	return min(max(n, t.MinReplicas, 1), t.MaxReplicas)
+}
+
+// setsZero judges a step to zero of a machine.
 func (j *judge) setsZero(r *replica, t target.Target, seen zeroscaler.Scale) {
 	floor := max(t.MinReplicas, 1)
 	switch {
-	case r.reins.decided.Action != idle.Sleep:
+	case r.reins.decided.Action != idle.Sleep || r.senses.last == nil:
 		j.convict("3: %s writes 0 after it has decided to %s", r.name, r.reins.decided.Action)
 	case !r.leads():
 		j.convict("4: %s writes 0 and does not lead", r.name)
 	case t.MinReplicas == 0:
 		j.convict("6: %s writes 0 where the HPA itself does", r.name)
+	case seen.ResourceVersion != r.senses.last.version:
+		j.convict("6: %s writes 0 over version %s, and has looked at version %s", r.name, seen.ResourceVersion, r.senses.last.version)
 	case seen.Replicas != floor:
 		j.convict("6: %s writes 0 over %d, which is not the floor %d", r.name, seen.Replicas, floor)
 	}
@@ -231,6 +255,27 @@ func (j *judge) commitsZero(q request) {
 		if t.isOpen() {
 			j.convict("3: a step to zero over task %d, which the look of %s at %s could see", t.id, q.look.replica.name, q.look.began)
 		}
+	}
+	for _, t := range j.w.broker.tasks {
+		if j.wasThere(t, q.look.began) {
+			j.convict("3: a step to zero over task %d, which was there before the look of %s at %s began", t.id, q.look.replica.name, q.look.began)
+		}
+	}
+}
+
+// wasThere tells whether a task has been where a look that began then must have found it:
+// in the list, with a worker that executes it, or unacknowledged, of which quorum queues
+// alone tell later.
+func (j *judge) wasThere(t *task, began moment) bool {
+	switch t.place {
+	case waiting:
+		return t.pushedAt < began
+	case executing:
+		return t.beganAt < began
+	case held, limbo:
+		return t.pickedUp < began && !j.w.plan.quorum
+	default:
+		return false
 	}
 }
 

@@ -31,6 +31,7 @@ const lookTime = 1800 * time.Millisecond
 type look struct {
 	replica *replica
 	began   moment
+	version string  // of the scale that was seen before
 	counted []*task // messages that the counts have shown, or should have
 	asked   []*task // that the workers executed when they answered
 }
@@ -54,7 +55,7 @@ func newSenses(r *replica, p *proc) *senses {
 func (s *senses) Look(ctx context.Context, t target.Target, seen zeroscaler.Scale) idle.Observation {
 	r := s.fresh.r
 	s.fresh.until = r.w.now + lookTime
-	s.last = &look{replica: r, began: r.w.now}
+	s.last = &look{replica: r, began: r.w.now, version: seen.ResourceVersion}
 	s.fresh.look = s.last
 	r.w.mayKill(r)
 	o := s.Memory.Look(ctx, t, seen)
@@ -112,7 +113,7 @@ func (r *replica) hear(b beat) {
 	if b.offline {
 		h.OfflineAt = now
 	}
-	isBehind := h.Told > 0 && h.Active.N == 0 && b.active == 0 && int64(b.processed) == h.processed
+	isBehind := h.Told > 0 && h.Active.N == 0 && b.active == 0 && int64(b.processed) == h.processed && now.Sub(h.ToldAt) < h.Frequency
 	if !isBehind { // else it was sent before the tasks began of which the worker has told
 		h.Told = 0
 	}

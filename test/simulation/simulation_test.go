@@ -107,7 +107,11 @@ func TestSchedules(t *testing.T) {
 	}
 	t.Logf("%d schedules, %.0f simulated hours, in %s\n%s", c.ended, c.took.Hours(), time.Since(c.began).Round(time.Second), table(c.total, c.covered))
 	for m, n := range c.covered {
-		if n == 0 && c.ended >= 10_000 {
+		least := 10_000
+		if m == int(pausedMeanwhile) {
+			least = 200_000 // one of 20,000 schedules has it, or none
+		}
+		if n == 0 && c.ended >= least {
 			t.Errorf("no schedule has had: %s. A simulation proves nothing about what it does not reach", names()[m])
 		}
 	}

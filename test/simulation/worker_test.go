@@ -138,7 +138,7 @@ func (k *worker) arrive(t *task) {
 		k.leave()
 		return
 	}
-	k.w.after(k.w.between(0, time.Millisecond), func() {
+	k.w.after(k.w.mostly(0, time.Millisecond, 20*time.Millisecond), func() {
 		if !k.draining {
 			k.begin()
 		}

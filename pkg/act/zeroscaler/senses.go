@@ -140,7 +140,8 @@ func (m *Memory) fleet(t target.Target, seen Scale) (fleet.Fleet, error) {
 	return m.Fleets.Selected(t.Namespace, selector)
 }
 
-// notIdle lists the workers that may execute something. Where pods are there and no
+// notIdle lists the workers that may execute something: also one that was not heard yet
+// in a pod that is not ready yet, since a worker may take tasks before that. Where pods are there and no
 // worker of them was ever heard, nothing is known of any.
 func notIdle(f fleet.Fleet) ([]idle.Worker, error) {
 	var workers []idle.Worker
@@ -149,7 +150,7 @@ func notIdle(f fleet.Fleet) ([]idle.Worker, error) {
 		if member.State == fleet.Starting {
 			starting++
 		}
-		if member.State.IsBusy() {
+		if member.State != fleet.Idle {
 			workers = append(workers, idle.Worker{Name: member.Pod, Reason: member.Reason})
 		}
 	}
