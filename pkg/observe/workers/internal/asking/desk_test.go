@@ -54,6 +54,13 @@ func (l *line) Close() error {
 	return nil
 }
 
+// count is how many lines were opened, and how many of them are not closed.
+func (l *line) count() (opened, inUse int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.opened, l.inUse
+}
+
 // run has desks at work while do runs, with a clock of its own.
 func run(t *testing.T, open func() (asking.Line, error), do func(t *testing.T, d *asking.Desks)) {
 	t.Helper()
@@ -80,21 +87,21 @@ func TestLinesAreKeptWhileTheyAreUsed(t *testing.T) {
 			}
 			time.Sleep(59 * time.Second)
 		}
-		if l.opened != 1 || l.inUse != 1 {
-			t.Errorf("asked each 59 s, %d lines were opened, %d are in use, want one", l.opened, l.inUse)
+		if opened, inUse := l.count(); opened != 1 || inUse != 1 {
+			t.Errorf("asked each 59 s, %d lines were opened, %d are in use, want one", opened, inUse)
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if l.inUse != 0 {
+		if _, inUse := l.count(); inUse != 0 {
 			t.Error("a line is kept that is not used")
 		}
 		_, _ = d.Ask(t.Context(), []string{"celery@a"}, []string{"celery@b"})
-		if l.opened != 3 || l.inUse != 2 {
-			t.Errorf("%d lines were opened, %d are in use, want one more for each desk", l.opened, l.inUse)
+		if opened, inUse := l.count(); opened != 3 || inUse != 2 {
+			t.Errorf("%d lines were opened, %d are in use, want one more for each desk", opened, inUse)
 		}
 	})
-	if l.inUse != 0 {
-		t.Errorf("%d lines are left open", l.inUse)
+	if _, inUse := l.count(); inUse != 0 {
+		t.Errorf("%d lines are left open", inUse)
 	}
 }
 
