@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
@@ -29,7 +30,8 @@ type Status struct {
 	// ran twice counts twice.
 	Started, Finished int
 	// Killed counts worker processes that ended by SIGKILL or with an error,
-	// with a task in their hands or not.
+	// with a task in their hands or not. One that was told to end before it had begun
+	// to listen to that (SIGTERM) has had none.
 	Killed int
 }
 
@@ -157,11 +159,16 @@ func (p *Playground) Await(ctx context.Context, timeout time.Duration, wanted fu
 	}
 }
 
+// unheeded is the exit code of a process that SIGTERM has ended, since it did not
+// handle it: Celery does before it connects to a broker.
+const unheeded = 128 + int(syscall.SIGTERM)
+
 // killed counts the worker processes that did not end by themselves with 0.
 func killed(events []procnode.Event) int {
 	n := 0
 	for _, e := range events {
-		if e.Kind == procnode.Exit && e.ExitCode != 0 && strings.HasPrefix(e.Pod, Workers+"-") {
+		ended := e.Kind == procnode.Exit && e.ExitCode != 0 && e.ExitCode != unheeded
+		if ended && strings.HasPrefix(e.Pod, Workers+"-") {
 			n++
 		}
 	}
