@@ -132,7 +132,7 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 	if active != e.Active || event.Processed != e.processed {
 		e.Want(monitor.MethodActive)
 	}
-	if !e.isBehind(active, event.Processed) {
+	if !e.isBehind(active, event.Processed, now) {
 		e.Told = 0
 	}
 	if !mayExecute(active) && e.Told == 0 {
@@ -146,9 +146,12 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 }
 
 // isBehind reports whether a heartbeat was sent before tasks began that the worker has
-// told of: it executes nothing, and has taken none of them yet.
-func (e *entry) isBehind(active, processed celery.Number) bool {
-	return e.Told > 0 && !mayExecute(e.Active) && !mayExecute(active) && processed.Known && processed == e.processed
+// told of: it executes nothing, and has taken none of them yet. One that comes when the
+// next was due was sent later: if it still knows of none of them, they had ended, and
+// been counted by a heartbeat that overtook the answer.
+func (e *entry) isBehind(active, processed celery.Number, now time.Time) bool {
+	return e.Told > 0 && now.Sub(e.ToldAt) < e.Frequency &&
+		!mayExecute(e.Active) && !mayExecute(active) && processed.Known && processed == e.processed
 }
 
 func mayExecute(active celery.Number) bool { return !active.Known || active.N > 0 }

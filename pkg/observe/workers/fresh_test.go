@@ -163,6 +163,28 @@ func TestHeartbeatKnowsBetterIfItWasSentLater(t *testing.T) {
 	}
 }
 
+// A heartbeat that a worker sends after its answer may be heard before it.
+func TestAnswerThatAHeartbeatOvertookIsNotBelievedForLong(t *testing.T) {
+	s := newSource()
+	s.answers["active celery@a"] = oneTask
+	runGroup(t, s, func(t *testing.T, g *workers.Group, store *workers.Store) {
+		ended := beat("a", 7, 0, 4)
+		s.say(ended)
+		s.settle()
+		s.look(t, g, "a")
+		time.Sleep(ended.Frequency - time.Millisecond)
+		s.say(ended)
+		if w := store.OnHost("airflow", "a")[0]; w.Told != 1 || len(w.Tasks) != 1 {
+			t.Errorf("a heartbeat that may be late makes it %d tasks, %v, want the one of the answer", w.Told, w.Tasks)
+		}
+		time.Sleep(ended.Frequency)
+		s.say(ended)
+		if w := store.OnHost("airflow", "a")[0]; w.Told != 0 || w.Tasks != nil {
+			t.Errorf("the heartbeat after it leaves %d tasks, %v, want none", w.Told, w.Tasks)
+		}
+	})
+}
+
 // A worker that does not answer is waited for by those alone who ask it, once it is known
 // for that.
 func TestFreshLookWaitsForNobodyElse(t *testing.T) {
