@@ -154,7 +154,7 @@ func Guarded(targets ZeroTargets) []target.Target {
 }
 
 func ofQueue(s target.Signal) bool {
-	return slices.ContainsFunc(queue.Metrics(), func(m queue.Metric) bool { return m.Name == s.Metric })
+	return queue.IsMetric(s.Metric)
 }
 
 // blockers looks at the targets. It returns nothing only if looks that were in time

@@ -88,7 +88,7 @@ func (m *Memory) queues(t target.Target, now time.Time) ([]externalmetrics.Queue
 	var errs []error
 	signals := 0
 	for _, s := range t.Signals {
-		if !externalmetrics.IsQueueMetric(s.Metric) {
+		if !queue.IsMetric(s.Metric) {
 			continue
 		}
 		signals++

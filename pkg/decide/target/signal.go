@@ -24,11 +24,6 @@ func Metrics() []string {
 	return names
 }
 
-// isOfQueues tells whether a metric of ours is one of queues.
-func isOfQueues(metric string) bool {
-	return slices.ContainsFunc(queue.Metrics(), func(m queue.Metric) bool { return m.Name == metric })
-}
-
 // measure takes over the metrics of an HPA. The error lists what of ours cannot be
 // read.
 func (t *Target) measure(metrics []autoscalingv2.MetricSpec) error {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
 // obstacles lists what of an HPA, its annotations and metrics aside, keeps its target
@@ -16,7 +18,7 @@ func (t Target) obstacles() error {
 	if t.Kind == "" || t.Name == "" {
 		errs = append(errs, errors.New("spec.scaleTargetRef lacks a kind or a name: there is nothing to scale"))
 	}
-	if !slices.ContainsFunc(t.Signals, func(s Signal) bool { return isOfQueues(s.Metric) }) {
+	if !slices.ContainsFunc(t.Signals, func(s Signal) bool { return queue.IsMetric(s.Metric) }) {
 		errs = append(errs, errors.New("the HPA scales on no metric of a queue, so nothing would tell when to come back from zero: "+
 			"add celery_queue_tasks with a selector of the target's queues"))
 	}

@@ -44,9 +44,3 @@ func (p *Provider) Queues(namespace string, selector labels.Selector, now time.T
 	}
 	return queues, nil
 }
-
-// IsQueueMetric reports whether a metric is one of queues, not of fleets.
-func IsQueueMetric(name string) bool {
-	_, err := findMetric(name)
-	return err == nil
-}
