@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/hack/playground"
+	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 )
 
 var (
@@ -15,6 +16,13 @@ var (
 	prefetch           = flag.Int("prefetch", 4, "Celery's worker_prefetch_multiplier then; 4 is its default")
 	burstSync          = flag.Duration("burst-hpa-sync", hpaSync, "how often the HPA looks then")
 	burstStabilization = flag.Duration("burst-hpa-stabilization", 2*hpaSync, "for how long it remembers higher proposals then")
+	beside             = flag.Bool("beside", false, "send the same burst first to as many workers that are started by hand, and compare")
+)
+
+// The burst: a slot for each task on the most workers that there may be.
+const (
+	burstTasks   = 20
+	burstWorkers = burstTasks / playground.Concurrency
 )
 
 // circle is a way to zero and back.
@@ -55,7 +63,7 @@ func TestToZeroAndBack(t *testing.T) {
 	for _, c := range circles() {
 		t.Run(c.String(), func(t *testing.T) {
 			p := startSleeper(t, playground.Options{
-				Broker: c.broker, MaxReplicas: 10, HPASyncPeriod: *burstSync, DownscaleStabilization: *burstStabilization,
+				Broker: c.broker, MaxReplicas: burstWorkers, HPASyncPeriod: *burstSync, DownscaleStabilization: *burstStabilization,
 				Workers: playground.Fleet{HPASleeps: c.hpaSleeps, AcksEarly: c.early, Prefetch: *prefetch, GracePeriod: 30 * time.Second},
 			})
 			testBurst(t, p)
@@ -66,26 +74,50 @@ func TestToZeroAndBack(t *testing.T) {
 
 func testBurst(t *testing.T, p *playground.Playground) {
 	t.Helper()
-	const tasks, most = 20, 10
-	awaitAsleep(t, p)
-	sent := send(t, p, playground.Batch{Tasks: tasks, Each: *taskTime})
-	woke := awaitWake(t, p, sent.First)
-	grown := awaitChange(t, p, sent.First, "a slot for each task", func(n int32) bool { return n == most })
-	// Workers that start first take many messages, Celery's prefetch: others then have
-	// none, and the burst takes several times as long as a task.
-	bound := patience + tasks/playground.Concurrency**taskTime
-	if err := p.Await(t.Context(), bound, func(s playground.Status) bool { return s.Finished == tasks }); err != nil {
-		t.Fatalf("every task to finish: %v", err)
+	reference, before := *taskTime, 0
+	if *beside {
+		reference, before = burstByHand(t, p), burstTasks
 	}
 	awaitAsleep(t, p)
-	checkTasks(t, p, tasks)
+	sent := send(t, p, playground.Batch{Tasks: burstTasks, Each: *taskTime})
+	woke := awaitWake(t, p, sent.First)
+	grown := awaitChange(t, p, sent.First, "a slot for each task", func(n int32) bool { return n == burstWorkers })
+	awaitBurst(t, p, before+burstTasks)
+	awaitAsleep(t, p)
+	checkTasks(t, p, before+burstTasks)
 	checkOnce(t, p)
 	awakeUntilFinished(t, p, sent)
 	changes := since(t, p, sent.First)
 	ended, slept := lastEnd(t, p), changes[len(changes)-1].At
-	t.Logf("first replica %s after the first message, %d after %s, %s after the last; all finished after %s = %.2f × a task; zero %s after that; replicas: %v",
-		woke.At.Sub(sent.First), most, grown.At.Sub(sent.First), grown.At.Sub(sent.Last),
-		ended.Sub(sent.First), ended.Sub(sent.First).Seconds()/taskTime.Seconds(), slept.Sub(ended), changes)
+	t.Logf("first replica %s after the first message, %d after %s, %s after the last; all finished after %s = %.2f × %s; zero %s after that; replicas: %v",
+		woke.At.Sub(sent.First), burstWorkers, grown.At.Sub(sent.First), grown.At.Sub(sent.Last),
+		ended.Sub(sent.First), ended.Sub(sent.First).Seconds()/reference.Seconds(), reference, slept.Sub(ended), changes)
+}
+
+// awaitBurst blocks until so many tasks have finished. Workers that start first take
+// many messages, Celery's prefetch: others then have none, and the burst takes several
+// times as long as a task.
+func awaitBurst(t *testing.T, p *playground.Playground, tasks int) {
+	t.Helper()
+	bound := patience + burstWorkers**taskTime
+	if err := p.Await(t.Context(), bound, func(s playground.Status) bool { return s.Finished == tasks }); err != nil {
+		t.Fatalf("every task to finish: %v", err)
+	}
+}
+
+// burstByHand sends a burst to workers at zero that somebody scales, all at once, just
+// before: no autoscaler can be faster. It returns how long that took.
+func burstByHand(t *testing.T, p *playground.Playground) time.Duration {
+	t.Helper()
+	awaitAsleep(t, p)
+	annotate(t, p, v1alpha1.AnnotationPaused, "true")
+	scale(t, p, burstWorkers)
+	sent := send(t, p, playground.Batch{Tasks: burstTasks, Each: *taskTime})
+	awaitBurst(t, p, burstTasks)
+	annotate(t, p, v1alpha1.AnnotationPaused, "")
+	took := lastEnd(t, p).Sub(sent.First)
+	t.Logf("%d workers started by hand have finished all after %s = %.2f × a task", burstWorkers, took, took.Seconds()/taskTime.Seconds())
+	return took
 }
 
 // checkEvents looks for what has happened where people look first.
