@@ -179,10 +179,12 @@ func (s *sleepers) serve(b *testing.B, cluster *localkube.Cluster, lookout strin
 	for _, q := range queues {
 		fmt.Fprintf(&names, "  - {name: %s}\n", q)
 	}
-	document := fmt.Sprintf("apiVersion: celery-hpa.io/v1alpha1\nkind: CeleryBroker\nmetadata: {name: bench, namespace: %s}\nspec:\n  url: {value: %q}\n  lookout: %s\n  queues:\n%s",
-		sleepersNamespace, s.post.url(), lookout, names.String())
-	if err := os.WriteFile(brokers, []byte(document), 0o600); err != nil {
-		b.Fatal(err)
+	document := fmt.Sprintf("apiVersion: celery-hpa.io/v1alpha1\nkind: CeleryBroker\nmetadata: {name: bench, namespace: %s}\nspec:\n  url: {file: url}\n  lookout: %s\n  queues:\n%s",
+		sleepersNamespace, lookout, names.String())
+	for path, content := range map[string]string{brokers: document, filepath.Join(dir, "url"): s.post.url()} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			b.Fatal(err)
+		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
 	if err != nil {
