@@ -19,9 +19,19 @@ type Metric struct {
 // change it.
 func Metrics() []Metric { return metrics }
 
+// MetricNamed returns the metric of queues that has a name, if one has.
+func MetricNamed(name string) (Metric, bool) {
+	i := slices.IndexFunc(metrics, func(m Metric) bool { return m.Name == name })
+	if i < 0 {
+		return Metric{}, false
+	}
+	return metrics[i], true
+}
+
 // IsMetric reports whether a metric of that name is one of queues.
 func IsMetric(name string) bool {
-	return slices.ContainsFunc(metrics, func(m Metric) bool { return m.Name == name })
+	_, is := MetricNamed(name)
+	return is
 }
 
 var metrics = []Metric{

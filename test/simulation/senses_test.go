@@ -192,6 +192,11 @@ func (m metrics) Queues(string, labels.Selector, time.Time) ([]externalmetrics.Q
 	return []externalmetrics.Queue{{Broker: brokerRef(), Name: "default", Label: "default", Depth: d}}, nil
 }
 
+// Names implements zeroscaler.Metrics.
+func (m metrics) Names(string, labels.Selector) (map[queue.BrokerRef][]string, error) {
+	return map[queue.BrokerRef][]string{brokerRef(): {"default"}}, nil
+}
+
 // GetExternalMetric implements zeroscaler.Metrics.
 func (m metrics) GetExternalMetric(_ context.Context, _ string, _ labels.Selector, info provider.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error) {
 	c := m.r.value(info.Metric)

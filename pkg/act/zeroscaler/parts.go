@@ -51,7 +51,7 @@ type Senses interface {
 	// is unknown.
 	Look(ctx context.Context, t target.Target, seen Scale) idle.Observation
 	// Queues returns the queues that the target works for, by broker, with the
-	// broker's own names, as far as they are known.
+	// broker's own names, sorted, as far as they are known.
 	Queues(t target.Target) map[queue.BrokerRef][]string
 }
 

@@ -28,6 +28,7 @@ const lookTimeout = 1800 * time.Millisecond
 // externalmetrics.Provider.
 type Metrics interface {
 	Queues(namespace string, selector labels.Selector, now time.Time) ([]externalmetrics.Queue, error)
+	Names(namespace string, selector labels.Selector) (map[queue.BrokerRef][]string, error)
 	GetExternalMetric(ctx context.Context, namespace string, selector labels.Selector, info provider.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error)
 }
 
@@ -61,8 +62,10 @@ var _ Senses = (*Memory)(nil)
 // Observe implements Senses.
 func (m *Memory) Observe(t target.Target, seen Scale, now time.Time) idle.Observation {
 	var o idle.Observation
-	queues, err := m.queues(t, now)
+	readings := m.read(t, now)
+	queues, err := queuesOf(readings)
 	o.QueuesErr = err
+	o.Queues = make([]idle.Queue, 0, len(queues))
 	var last queue.BrokerRef
 	for _, q := range queues {
 		if q.Broker != last {
@@ -70,7 +73,7 @@ func (m *Memory) Observe(t target.Target, seen Scale, now time.Time) idle.Observ
 		}
 		o.Queues = append(o.Queues, idle.Queue{Name: q.Broker.Name + "/" + q.Label, Depth: q.Depth})
 	}
-	o.Wanted, o.WantedErr = m.wanted(t, seen)
+	o.Wanted, o.WantedErr = wanted(t, seen, readings)
 	f, err := m.fleet(t, seen)
 	if err != nil {
 		o.WorkersErr = err
@@ -81,41 +84,51 @@ func (m *Memory) Observe(t target.Target, seen Scale, now time.Time) idle.Observ
 	return o
 }
 
-// queues returns each queue of the signals once, those that are known also with an
-// error, which says which signal is not.
-func (m *Memory) queues(t target.Target, now time.Time) ([]externalmetrics.Queue, error) {
-	var all []externalmetrics.Queue
-	var errs []error
-	signals := 0
-	for _, s := range t.Signals {
-		if !queue.IsMetric(s.Metric) {
-			continue
-		}
-		signals++
-		queues, err := m.Metrics.Queues(t.Namespace, s.Selector, now)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("metric %s: %w", s.Metric, err))
-		}
-		all = append(all, queues...)
-	}
-	if signals > 1 { // which may name the same queue
-		slices.SortFunc(all, func(a, b externalmetrics.Queue) int { return compareQueues(a, b) })
-		all = slices.CompactFunc(all, func(a, b externalmetrics.Queue) bool { return compareQueues(a, b) == 0 })
-	}
-	return all, errors.Join(errs...)
+// reading is what a signal says now: the queues that its selector matches, or the sum of a
+// metric of workers.
+type reading struct {
+	signal target.Signal
+	queues []externalmetrics.Queue
+	value  target.Value
 }
 
-// wanted is the size that the HPA would compute now, beginning at zero.
-func (m *Memory) wanted(t target.Target, seen Scale) (int32, error) {
-	values := make([]target.Value, 0, len(t.Signals))
+// read reads each signal once.
+func (m *Memory) read(t target.Target, now time.Time) []reading {
+	readings := make([]reading, 0, len(t.Signals))
 	for _, s := range t.Signals {
-		values = append(values, m.value(t, s))
+		r := reading{signal: s}
+		if metric, ok := queue.MetricNamed(s.Metric); ok {
+			r.queues, r.value.Err = m.Metrics.Queues(t.Namespace, s.Selector, now)
+			if r.value.Err == nil {
+				r.value = sum(metric, r.queues)
+			}
+		} else {
+			r.value = m.ofWorkers(t, s)
+		}
+		readings = append(readings, r)
 	}
-	return t.Wanted(seen.Replicas, 0, values)
+	return readings
 }
 
-// value is a signal's sum over what its selector matches, as the HPA sums it.
-func (m *Memory) value(t target.Target, s target.Signal) target.Value {
+// sum is the value of a metric of queues, as the HPA sums it: unknown where one of them
+// is.
+func sum(metric queue.Metric, queues []externalmetrics.Queue) target.Value {
+	var v target.Value
+	for _, q := range queues {
+		c := metric.Of(q.Depth)
+		if c.Err != nil {
+			return target.Value{Err: c.Err}
+		}
+		if !metric.Milli {
+			c.N *= 1000
+		}
+		v.Milli += c.N
+	}
+	return v
+}
+
+// ofWorkers is the value of a metric of workers, as the HPA sums it.
+func (m *Memory) ofWorkers(t target.Target, s target.Signal) target.Value {
 	list, err := m.Metrics.GetExternalMetric(context.Background(), t.Namespace, s.Selector, provider.ExternalMetricInfo{Metric: s.Metric})
 	if err != nil {
 		return target.Value{Err: err}
@@ -125,6 +138,41 @@ func (m *Memory) value(t target.Target, s target.Signal) target.Value {
 		v.Milli += item.Value.MilliValue()
 	}
 	return v
+}
+
+// queuesOf returns each queue of the signals once, those that are known also with an
+// error, which says which signal is not.
+func queuesOf(readings []reading) ([]externalmetrics.Queue, error) {
+	var all []externalmetrics.Queue
+	var errs []error
+	signals := 0
+	for _, r := range readings {
+		if !queue.IsMetric(r.signal.Metric) {
+			continue
+		}
+		if r.value.Err != nil && r.queues == nil {
+			errs = append(errs, fmt.Errorf("metric %s: %w", r.signal.Metric, r.value.Err))
+		}
+		if signals++; signals == 1 {
+			all = r.queues
+			continue
+		}
+		all = append(slices.Clip(all), r.queues...)
+	}
+	if signals > 1 { // which may name the same queue
+		slices.SortFunc(all, func(a, b externalmetrics.Queue) int { return compareQueues(a, b) })
+		all = slices.CompactFunc(all, func(a, b externalmetrics.Queue) bool { return compareQueues(a, b) == 0 })
+	}
+	return all, errors.Join(errs...)
+}
+
+// wanted is the size that the HPA would compute now, beginning at zero.
+func wanted(t target.Target, seen Scale, readings []reading) (int32, error) {
+	values := make([]target.Value, 0, len(readings))
+	for _, r := range readings {
+		values = append(values, r.value)
+	}
+	return t.Wanted(seen.Replicas, 0, values)
 }
 
 // fleet is the workers of a target: by name where they are a Deployment or StatefulSet,
@@ -208,10 +256,19 @@ func (m *Memory) ask(ctx context.Context, t target.Target, seen Scale) error {
 
 // Queues implements Senses.
 func (m *Memory) Queues(t target.Target) map[queue.BrokerRef][]string {
-	found, _ := m.queues(t, m.Now()) // what is not known yet is found later
 	names := map[queue.BrokerRef][]string{}
-	for _, q := range found {
-		names[q.Broker] = append(names[q.Broker], q.Name)
+	for _, s := range t.Signals {
+		if !queue.IsMetric(s.Metric) {
+			continue
+		}
+		found, _ := m.Metrics.Names(t.Namespace, s.Selector) // what is not known yet is found later
+		for ref, more := range found {
+			names[ref] = append(names[ref], more...)
+		}
+	}
+	for ref := range names {
+		slices.Sort(names[ref])
+		names[ref] = slices.Compact(names[ref])
 	}
 	return names
 }

@@ -81,11 +81,7 @@ func (p *Provider) GetExternalMetric(_ context.Context, namespace string, select
 	if err != nil {
 		return nil, err
 	}
-	q, err := newQuery(p.reader.Namespace(namespace), namespace, selector)
-	if err != nil {
-		return nil, err
-	}
-	matches, err := q.matches()
+	matches, err := p.matches(namespace, selector)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +95,16 @@ func (p *Provider) GetExternalMetric(_ context.Context, namespace string, select
 		items = append(items, item)
 	}
 	return &external_metrics.ExternalMetricValueList{Items: items}, nil
+}
+
+// matches returns every queue of a namespace that the selector matches, never none
+// without an error.
+func (p *Provider) matches(namespace string, selector labels.Selector) ([]match, error) {
+	q, err := newQuery(p.reader.Namespace(namespace), namespace, selector)
+	if err != nil {
+		return nil, err
+	}
+	return q.matches()
 }
 
 // match is one queue that a selector matched.
@@ -132,10 +138,8 @@ func quantity(metric queue.Metric, n int64) resource.Quantity {
 }
 
 func findMetric(name string) (queue.Metric, error) {
-	for _, m := range queue.Metrics() {
-		if m.Name == name {
-			return m, nil
-		}
+	if m, ok := queue.MetricNamed(name); ok {
+		return m, nil
 	}
 	return queue.Metric{}, notFound("there is no metric %q; the metrics are %s", name, strings.Join(slices.Sorted(slices.Values(names())), ", "))
 }

@@ -21,11 +21,7 @@ type Queue struct {
 // ordered by broker and label. Its errors are the same, but that a queue of which
 // nothing is known is among the others, with all counts unknown.
 func (p *Provider) Queues(namespace string, selector labels.Selector, now time.Time) ([]Queue, error) {
-	q, err := newQuery(p.reader.Namespace(namespace), namespace, selector)
-	if err != nil {
-		return nil, err
-	}
-	matches, err := q.matches()
+	matches, err := p.matches(namespace, selector)
 	if err != nil {
 		return nil, err
 	}
@@ -43,4 +39,22 @@ func (p *Provider) Queues(namespace string, selector labels.Selector, now time.T
 		queues = append(queues, Queue{Broker: m.broker.Ref, Name: name, Label: m.label, Depth: depth})
 	}
 	return queues, nil
+}
+
+// Names returns the broker's own names of the queues that Queues would return, by broker,
+// with the same errors. It looks at no count.
+func (p *Provider) Names(namespace string, selector labels.Selector) (map[queue.BrokerRef][]string, error) {
+	matches, err := p.matches(namespace, selector)
+	if err != nil {
+		return nil, err
+	}
+	names := map[queue.BrokerRef][]string{}
+	for _, m := range matches {
+		name, err := m.broker.Name(m.label)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		names[m.broker.Ref] = append(names[m.broker.Ref], name)
+	}
+	return names, nil
 }
