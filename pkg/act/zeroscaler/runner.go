@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"reflect"
-	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,28 +19,43 @@ const (
 	mistakenPause = time.Minute
 )
 
-// runner steps the machine of one target, whenever there is a reason to.
+// runner steps the machine of one target, whenever there is a reason to. Between steps
+// it has no goroutine: those of thousands of targets that sleep would be most of the
+// memory.
 type runner struct {
 	scaler    *Scaler
 	namespace string
 	target    atomic.Pointer[target.Target]
-	machine   *Machine
-	run       func() // blocks until stop
-	stop      context.CancelFunc
-	pokes     chan struct{} // holds one token: look at once
+	machine   *Machine // of the goroutine that steps alone
+	steps     func()   // steps for as long as there is a reason to
+	cancel    context.CancelFunc
 	asleep    atomic.Bool
 
-	watched map[queue.BrokerRef][]string // written by the goroutine of run alone, with scaler.mu held
+	mu    sync.Mutex
+	phase phase
+	again *time.Timer // pokes
+
+	watched map[queue.BrokerRef][]string // written by the goroutine that steps alone, with scaler.mu held
 }
 
+// phase is what a runner does.
+type phase int
+
+const (
+	waiting  phase = iota // nobody steps
+	stepping              // somebody does
+	poked                 // somebody does, and is to go on
+	ended                 // nobody will any more, or only to the end of a step
+)
+
 func newRunner(ctx context.Context, s *Scaler, t target.Target) *runner {
-	ctx, stop := context.WithCancel(ctx)
-	r := &runner{
-		scaler: s, namespace: t.Namespace, machine: NewMachine(s.parts),
-		stop: stop, pokes: make(chan struct{}, 1),
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &runner{scaler: s, namespace: t.Namespace, machine: NewMachine(s.parts), cancel: cancel}
 	r.target.Store(&t)
-	r.run = func() { r.loop(ctx) }
+	r.steps = func() { r.stepOn(ctx) }
+	r.mu.Lock() // which the first poke waits for
+	defer r.mu.Unlock()
+	r.again = time.AfterFunc(0, r.poke)
 	return r
 }
 
@@ -63,27 +78,60 @@ func (r *runner) change(t target.Target) {
 
 // poke has the runner look at once. It does not block.
 func (r *runner) poke() {
-	select {
-	case r.pokes <- struct{}{}:
-	default: // it will look anyway
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch r.phase {
+	case waiting:
+		r.phase = stepping
+		r.scaler.stepping.Go(r.steps)
+	case stepping:
+		r.phase = poked
+	case poked, ended:
 	}
 }
 
-// loop steps until ctx is done.
-func (r *runner) loop(ctx context.Context) {
-	defer func() { r.scaler.parts.Journal.Forget(*r.target.Load()) }()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+// stepOn steps until nobody has poked meanwhile, or the runner has ended.
+func (r *runner) stepOn(ctx context.Context) {
 	for {
-		select {
-		case <-ctx.Done():
+		after := r.step(ctx)
+		if r.pause(after) {
 			return
-		case <-timer.C:
-		case <-r.pokes:
 		}
-		timer.Reset(max(r.step(ctx), leastPause))
 	}
 }
+
+// pause ends the stepping, for that long at the most, unless somebody has poked. It
+// reports whether it did.
+func (r *runner) pause(atMost time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch r.phase {
+	case poked:
+		r.phase = stepping
+		return false
+	case ended:
+		r.forget()
+		return true
+	case waiting, stepping:
+	}
+	r.phase = waiting
+	r.again.Reset(max(atMost, leastPause))
+	return true
+}
+
+// stop ends the runner. It does not wait for a step that is under way.
+func (r *runner) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cancel()
+	r.again.Stop()
+	if r.phase == waiting {
+		r.forget()
+	}
+	r.phase = ended
+}
+
+func (r *runner) forget() { r.scaler.parts.Journal.Forget(*r.target.Load()) }
 
 // step looks at the target once, and returns when to look again at the latest.
 func (r *runner) step(ctx context.Context) time.Duration {
@@ -108,9 +156,6 @@ func (r *runner) step(ctx context.Context) time.Duration {
 
 // keepWatch makes these the queues that are watched closely for the target.
 func (r *runner) keepWatch(queues map[queue.BrokerRef][]string) {
-	for _, names := range queues {
-		slices.Sort(names)
-	}
 	if len(queues) == 0 && len(r.watched) == 0 || reflect.DeepEqual(queues, r.watched) {
 		return
 	}

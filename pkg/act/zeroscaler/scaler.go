@@ -25,6 +25,8 @@ type Scaler struct {
 	lookouts Lookouts
 	sampling Sampling
 
+	stepping sync.WaitGroup // one for each runner that steps
+
 	mu      sync.Mutex
 	runners map[name]*runner
 	watch   watchList
@@ -44,13 +46,11 @@ func New(parts Parts, targets Targets, lookouts Lookouts, sampling Sampling) *Sc
 // Run keeps the targets until ctx is done, waits for the writes that are under way, and
 // returns nil. It blocks.
 func (s *Scaler) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	defer running.Wait()
+	defer s.stepping.Wait()
+	defer s.endAll()
 	for {
 		changed := s.targets.Changed()
-		for _, r := range s.adjust(ctx) {
-			running.Go(r.run)
-		}
+		s.adjust(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -59,13 +59,12 @@ func (s *Scaler) Run(ctx context.Context) error {
 	}
 }
 
-// adjust ends the runners of targets that are gone, tells the others of changes, and
-// returns those that are new.
-func (s *Scaler) adjust(ctx context.Context) []*runner {
+// adjust begins the runners of targets that are new, ends those of targets that are
+// gone, and tells the others of changes.
+func (s *Scaler) adjust(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted := map[name]bool{}
-	var begun []*runner
 	for _, t := range s.targets.OptedIn() {
 		n := name{t.Namespace, t.HPA}
 		wanted[n] = true
@@ -75,16 +74,21 @@ func (s *Scaler) adjust(ctx context.Context) []*runner {
 		} else if r != nil {
 			s.end(n, r)
 		}
-		r := newRunner(ctx, s, t)
-		s.runners[n] = r
-		begun = append(begun, r)
+		s.runners[n] = newRunner(ctx, s, t)
 	}
 	for n, r := range s.runners {
 		if !wanted[n] {
 			s.end(n, r)
 		}
 	}
-	return begun
+}
+
+func (s *Scaler) endAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.runners {
+		r.stop()
+	}
 }
 
 // end stops a runner. s.mu is held.
