@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE ?= celery-hpa:$(VERSION)
 CONTAINER_TOOL ?= docker
 BROKER ?= redis
-MODULES := . hack/tools hack/localkube/kube
+MODULES := . hack/tools hack/generators hack/localkube/kube
 SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh deploy/manifests/serving-cert.sh .ci/run
 
 # One set of flags for all that is compiled here, so that what program, tests and
@@ -82,8 +82,18 @@ lint: ## Run the linters over Go, shell and YAML
 	shellcheck $(SHELL_SCRIPTS)
 	yamllint --strict .
 
+GENERATE_CRD := go tool -modfile=hack/generators/go.mod controller-gen crd paths=./pkg/api/v1alpha1 output:crd:stdout
+
+.PHONY: generate
+generate: ## Generate the definition of the CeleryBroker resource from the Go types
+	$(GENERATE_CRD) > deploy/helm/celery-hpa/files/crd.yaml
+
+.PHONY: verify-generate
+verify-generate: ## Fail if what "make generate" writes is not up to date
+	@diff <($(GENERATE_CRD)) deploy/helm/celery-hpa/files/crd.yaml
+
 .PHONY: verify
-verify: verify-format verify-modules verify-requirements ## Run every verify-* target
+verify: verify-format verify-modules verify-generate verify-requirements ## Run every verify-* target
 
 .PHONY: verify-format
 verify-format: ## Fail if Go code is not formatted

@@ -56,21 +56,23 @@ func (f file) imports() []string {
 func floors() map[string][]string {
 	words := []string{"pkg/queue", "pkg/celery", "pkg/api"}
 	below := slices.Concat(words, []string{"pkg/broker", "pkg/observe", "pkg/decide"})
-	do := []string{"pkg/act", "pkg/serve", "pkg/brokersfile"}
+	do := []string{"pkg/act", "pkg/serve", "pkg/brokers", "pkg/brokersfile", "pkg/brokerresource"}
 	wire := []string{"pkg/app", "pkg/cli"}
 	return map[string][]string{
-		"pkg/queue":       {},
-		"pkg/celery":      {"pkg/queue", "pkg/celery"},
-		"pkg/api":         words,
-		"pkg/broker":      slices.Concat(words, []string{"pkg/broker"}),
-		"pkg/observe":     slices.Concat(words, []string{"pkg/observe"}),
-		"pkg/decide":      slices.Concat(words, []string{"pkg/decide"}),
-		"pkg/act":         slices.Concat(below, do),
-		"pkg/serve":       slices.Concat(below, do),
-		"pkg/brokersfile": slices.Concat(below, do),
-		"pkg/app":         slices.Concat(below, do, wire),
-		"pkg/cli":         slices.Concat(below, do, wire),
-		"cmd":             {"pkg/cli"},
+		"pkg/queue":          {},
+		"pkg/celery":         {"pkg/queue", "pkg/celery"},
+		"pkg/api":            words,
+		"pkg/broker":         slices.Concat(words, []string{"pkg/broker"}),
+		"pkg/observe":        slices.Concat(words, []string{"pkg/observe"}),
+		"pkg/decide":         slices.Concat(words, []string{"pkg/decide"}),
+		"pkg/act":            slices.Concat(below, do),
+		"pkg/serve":          slices.Concat(below, do),
+		"pkg/brokers":        words,
+		"pkg/brokersfile":    slices.Concat(words, []string{"pkg/brokers", "pkg/brokersfile"}),
+		"pkg/brokerresource": slices.Concat(words, []string{"pkg/brokers", "pkg/brokerresource"}),
+		"pkg/app":            slices.Concat(below, do, wire),
+		"pkg/cli":            slices.Concat(below, do, wire),
+		"cmd":                {"pkg/cli"},
 	}
 }
 
@@ -126,7 +128,7 @@ func TestFewPackagesKnowOutsideClients(t *testing.T) {
 		{[]string{"github.com/redis/go-redis", "github.com/rabbitmq/amqp091-go"}, []string{"pkg/broker"}},
 		{
 			[]string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"},
-			[]string{"pkg/observe/fleet", "pkg/decide/target", "pkg/act", "pkg/serve/apiserver", "pkg/cli", "pkg/app"},
+			[]string{"pkg/observe/fleet", "pkg/decide/target", "pkg/act", "pkg/brokerresource", "pkg/serve/apiserver", "pkg/cli", "pkg/app"},
 		},
 		{[]string{"github.com/prometheus/client_golang/prometheus/promauto"}, nil},
 	}

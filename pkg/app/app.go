@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,8 +14,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/component-base/metrics/legacyregistry"
 
+	"github.com/celery-hpa/celery-hpa/pkg/act/brokerstatus"
 	"github.com/celery-hpa/celery-hpa/pkg/act/journal"
-	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
@@ -26,7 +26,7 @@ import (
 
 // Options are all that can be chosen about an App.
 type Options struct {
-	// BrokersFile holds the CeleryBroker documents.
+	// BrokersFile holds CeleryBroker documents. Empty: none but those of the cluster.
 	BrokersFile string
 	// Local serves plain HTTP on Listen, without a cluster, instead of what
 	// Server says.
@@ -52,7 +52,7 @@ type App struct {
 	workers  *workforce
 	provider *externalmetrics.Provider
 	zero     *zero // nil without a cluster
-	watcher  *brokersfile.Watcher
+	sources  *sources
 	server   *apiserver.Server
 }
 
@@ -67,12 +67,11 @@ func New(ctx context.Context, o Options) (*App, error) {
 		exporter: exporter,
 		group:    sampler.NewGroup(store, exporter, o.Log),
 	}
-	watcher, err := brokersfile.New(o.BrokersFile, o.Log)
-	if err != nil {
+	var err error
+	if a.workers, err = newWorkforce(o); err != nil {
 		return nil, err
 	}
-	a.watcher = watcher
-	if a.workers, err = newWorkforce(o); err != nil {
+	if a.sources, err = newSources(o, a.workers.cluster); err != nil {
 		return nil, err
 	}
 	a.provider = externalmetrics.New(a.store, a.workers.fleetReader(), time.Now)
@@ -92,10 +91,7 @@ func (a *App) Addr() net.Addr { return a.server.Addr() }
 // until every part has stopped.
 func (a *App) Run(ctx context.Context) error {
 	running, ctx := errgroup.WithContext(ctx)
-	a.apply(ctx, a.watcher.Brokers())
-	running.Go(func() error {
-		return a.watcher.Run(ctx, func(brokers []brokersfile.Broker) { a.apply(ctx, brokers) })
-	})
+	a.sources.start(ctx, running, a.apply)
 	running.Go(func() error {
 		a.log.Info("Serving the external metrics API", "address", a.Addr().String())
 		if err := a.server.Run(ctx); err != nil {
@@ -111,6 +107,8 @@ func (a *App) Run(ctx context.Context) error {
 	if a.workers.cluster != nil {
 		a.workers.cluster.start(ctx, running)
 		a.zero.start(ctx, running)
+		status := a.newStatusWriter()
+		running.Go(func() error { return status.Run(ctx) })
 	}
 	err := running.Wait()
 	a.group.Wait()
@@ -123,37 +121,39 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 // apply makes the group sample these brokers, and hears their workers.
-func (a *App) apply(ctx context.Context, brokers []brokersfile.Broker) {
-	specs := make([]sampler.Spec, 0, len(brokers))
-	for _, b := range brokers {
+func (a *App) apply(ctx context.Context, found []brokers.Broker) {
+	specs := make([]sampler.Spec, 0, len(found))
+	for _, b := range found {
 		spec := specOf(b, a.workers.heard) //nolint:contextcheck // opening a driver does no I/O that could be given up
 		if a.zero != nil {
 			a.zero.pace(&spec, b.Ref())
 		}
 		specs = append(specs, spec)
 	}
-	a.workers.apply(ctx, brokers)
+	a.workers.apply(ctx, found)
 	if a.zero != nil {
-		a.zero.apply(ctx, brokers)
+		a.zero.apply(ctx, found)
 	}
 	a.group.Apply(ctx, specs)
-	a.log.Info("Sampling the brokers of the brokers file", "brokers", len(specs))
+	a.log.Info("Sampling the brokers", "brokers", len(specs))
+}
+
+func (a *App) newStatusWriter() *brokerstatus.Writer {
+	c := a.workers.cluster
+	return brokerstatus.New(c.objects, a.sources.resources, a.store, a.workers.heard.Fault, a.zero.elector.Leads, a.log)
 }
 
 func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, error) {
 	registry := prometheus.NewRegistry()
-	if err := errors.Join(
-		registry.Register(a.exporter),
-		registry.Register(a.workers.exporter),
-		registry.Register(buildInfo(o.Version)),
-		registry.Register(reloadSucceeded(a.watcher)),
-		registry.Register(reloadedAt(a.watcher)),
-	); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	collectors := append(a.sources.metrics(), a.exporter, a.workers.exporter, buildInfo(o.Version))
+	for _, c := range collectors {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	content := apiserver.Content{
 		Provider: a.provider,
-		Ready:    a.store.Ready,
+		Ready:    func() error { return a.sources.isReady(a.store.Ready) },
 		Alive:    a.group.Alive,
 	}
 	if o.Local {

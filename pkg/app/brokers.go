@@ -9,7 +9,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
-	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
@@ -19,7 +19,7 @@ import (
 )
 
 // specOf says how a broker of the brokers file is sampled.
-func specOf(b brokersfile.Broker, heard *workers.Store) sampler.Spec {
+func specOf(b brokers.Broker, heard *workers.Store) sampler.Spec {
 	return sampler.Spec{
 		Declaration: snapshot.Declaration{
 			Ref:    b.Ref(),
@@ -61,7 +61,7 @@ func (t timed) Sample(ctx context.Context) (*queue.Sample, error) {
 
 // open makes the driver that a broker's URL asks for. It asks executing for the tasks
 // that the broker's workers are known to execute.
-func open(b brokersfile.Broker, executing func() []monitor.ExecutingTask) (sampler.Broker, error) {
+func open(b brokers.Broker, executing func() []monitor.ExecutingTask) (sampler.Broker, error) {
 	u, err := celery.ParseBrokerURL(b.URL)
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)
@@ -77,7 +77,7 @@ func open(b brokersfile.Broker, executing func() []monitor.ExecutingTask) (sampl
 }
 
 // workersOf says how the workers of a broker of the brokers file are heard.
-func workersOf(b brokersfile.Broker, declared func(host string) workers.Declaration) workers.Spec {
+func workersOf(b brokers.Broker, declared func(host string) workers.Declaration) workers.Spec {
 	return workers.Spec{
 		Ref:         b.Ref(),
 		Control:     *b.Spec.Workers.RemoteControl,
@@ -93,7 +93,7 @@ func workersOf(b brokersfile.Broker, declared func(host string) workers.Declarat
 }
 
 // openWorkers makes the ear for a broker's workers.
-func openWorkers(b brokersfile.Broker) (workers.Source, error) {
+func openWorkers(b brokers.Broker) (workers.Source, error) {
 	u, err := celery.ParseBrokerURL(b.URL)
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)
@@ -105,7 +105,7 @@ func openWorkers(b brokersfile.Broker) (workers.Source, error) {
 }
 
 // aliases maps each declared queue to its alias; nil if none is declared.
-func aliases(b brokersfile.Broker) map[string]string {
+func aliases(b brokers.Broker) map[string]string {
 	if len(b.Spec.Queues) == 0 {
 		return nil
 	}
@@ -117,7 +117,7 @@ func aliases(b brokersfile.Broker) map[string]string {
 }
 
 // names lists each declared queue.
-func names(b brokersfile.Broker) []string {
+func names(b brokers.Broker) []string {
 	queues := make([]string, 0, len(b.Spec.Queues))
 	for _, q := range b.Spec.Queues {
 		queues = append(queues, q.Name)
@@ -125,7 +125,7 @@ func names(b brokersfile.Broker) []string {
 	return queues
 }
 
-func redisConfig(b brokersfile.Broker) redis.Config {
+func redisConfig(b brokers.Broker) redis.Config {
 	spec := b.Spec
 	return redis.Config{
 		Ref:              b.Ref(),
@@ -138,14 +138,14 @@ func redisConfig(b brokersfile.Broker) redis.Config {
 		MasterName:       spec.Redis.MasterName,
 		SentinelUsername: spec.Redis.Sentinel.Username,
 		SentinelPassword: b.SentinelPassword,
-		CAFile:           spec.TLS.CAFile,
-		CertFile:         spec.TLS.CertFile,
-		KeyFile:          spec.TLS.KeyFile,
+		CA:               b.TLS.CA,
+		Cert:             b.TLS.Cert,
+		Key:              b.TLS.Key,
 		Timeout:          spec.Sampling.Timeout.Duration,
 	}
 }
 
-func rabbitmqConfig(b brokersfile.Broker) rabbitmq.Config {
+func rabbitmqConfig(b brokers.Broker) rabbitmq.Config {
 	spec := b.Spec
 	return rabbitmq.Config{
 		Ref:                b.Ref(),
@@ -155,9 +155,9 @@ func rabbitmqConfig(b brokersfile.Broker) rabbitmq.Config {
 		ManagementURL:      spec.RabbitMQ.ManagementURL,
 		ManagementUsername: spec.RabbitMQ.Management.Username,
 		ManagementPassword: b.ManagementPassword,
-		CAFile:             spec.TLS.CAFile,
-		CertFile:           spec.TLS.CertFile,
-		KeyFile:            spec.TLS.KeyFile,
+		CA:                 b.TLS.CA,
+		Cert:               b.TLS.Cert,
+		Key:                b.TLS.Key,
 		QuorumTick:         durationOf(spec.RabbitMQ.QuorumTickInterval),
 		Timeout:            spec.Sampling.Timeout.Duration,
 		MaxAge:             spec.Sampling.MaxAge.Duration,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -22,6 +23,7 @@ import (
 type cluster struct {
 	config    *rest.Config
 	clients   kubernetes.Interface
+	objects   dynamic.Interface
 	fleets    *fleet.Watcher
 	targets   *target.Watcher
 	victims   *admission.Victims
@@ -40,8 +42,12 @@ func newCluster(o Options, heard *workers.Store) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the cluster: %w", err)
 	}
+	objects, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the cluster: %w", err)
+	}
 	c := &cluster{
-		config: config, clients: clients,
+		config: config, clients: clients, objects: objects,
 		fleets:   fleet.NewWatcher(clients, heard, o.Log),
 		targets:  target.NewWatcher(clients, o.Log),
 		registry: prometheus.NewRegistry(),

@@ -6,14 +6,14 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
-	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/lookout"
 )
 
 // lookoutOf says how queues of a broker of the brokers file are watched whose workers
 // are at zero.
-func lookoutOf(b brokersfile.Broker) lookout.Spec {
+func lookoutOf(b brokers.Broker) lookout.Spec {
 	return lookout.Spec{
 		Ref:         b.Ref(),
 		Interval:    b.Spec.Lookout.Interval.Duration,
@@ -29,7 +29,7 @@ func lookoutOf(b brokersfile.Broker) lookout.Spec {
 }
 
 // openLookout makes the source that a broker's URL asks for.
-func openLookout(b brokersfile.Broker) (lookout.Source, error) {
+func openLookout(b brokers.Broker) (lookout.Source, error) {
 	u, err := celery.ParseBrokerURL(b.URL)
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)

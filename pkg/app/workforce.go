@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/externalmetrics"
@@ -47,10 +47,10 @@ func (w *workforce) fleetReader() externalmetrics.FleetReader {
 }
 
 // apply hears the workers of these brokers, and watches the pods of their namespaces.
-func (w *workforce) apply(ctx context.Context, brokers []brokersfile.Broker) {
+func (w *workforce) apply(ctx context.Context, found []brokers.Broker) {
 	var specs []workers.Spec
 	var namespaces []string
-	for _, b := range brokers {
+	for _, b := range found {
 		namespaces = append(namespaces, b.Namespace)
 		if *b.Spec.Workers.Heartbeats {
 			specs = append(specs, workersOf(b, w.declared(b)))
@@ -65,7 +65,7 @@ func (w *workforce) apply(ctx context.Context, brokers []brokersfile.Broker) {
 
 // declared finds what a broker's document says of the workers on a host: by the fleet
 // of the pod that has it.
-func (w *workforce) declared(b brokersfile.Broker) func(host string) workers.Declaration {
+func (w *workforce) declared(b brokers.Broker) func(host string) workers.Declaration {
 	if w.cluster == nil || len(b.Spec.Workers.Fleets) == 0 {
 		return nil
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/leader"
 	"github.com/celery-hpa/celery-hpa/pkg/act/scale"
 	"github.com/celery-hpa/celery-hpa/pkg/act/zeroscaler"
-	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
+	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/idle"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
@@ -98,10 +98,10 @@ func (z *zero) interval(ref queue.BrokerRef) time.Duration {
 }
 
 // apply watches queues of these brokers from now on.
-func (z *zero) apply(ctx context.Context, brokers []brokersfile.Broker) {
-	specs := make([]lookout.Spec, 0, len(brokers))
+func (z *zero) apply(ctx context.Context, found []brokers.Broker) {
+	specs := make([]lookout.Spec, 0, len(found))
 	every := map[queue.BrokerRef]time.Duration{}
-	for _, b := range brokers {
+	for _, b := range found {
 		specs = append(specs, lookoutOf(b))
 		every[b.Ref()] = b.Spec.Sampling.Interval.Duration
 	}

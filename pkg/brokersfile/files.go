@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 )
 
 // maxFileSize bounds every file that is read, 1 MiB: thousands of brokers, and
@@ -34,21 +33,4 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFileSize)
 	}
 	return data, nil
-}
-
-// readCredential returns the one line that the file at path holds, without space
-// behind it.
-func readCredential(path string) (string, error) {
-	data, err := readFile(path)
-	if err != nil {
-		return "", err
-	}
-	text := strings.TrimRight(string(data), " \t\r\n")
-	if text == "" {
-		return "", fmt.Errorf("%s is empty", path)
-	}
-	if strings.ContainsAny(text, "\r\n") {
-		return "", fmt.Errorf("%s holds more than one line", path)
-	}
-	return text, nil
 }

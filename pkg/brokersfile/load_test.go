@@ -5,10 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
-	"fmt"
-	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -169,29 +166,5 @@ func TestLoadTellsWhichBrokerIsBad(t *testing.T) {
 				t.Errorf("the other broker is harmed: URL %q, error %v", fine.URL, fine.Err)
 			}
 		})
-	}
-}
-
-func TestBrokerShowsNoCredential(t *testing.T) {
-	b := brokersfile.Broker{URL: "redis://:hunter2@h", SentinelPassword: "hunter2", ManagementPassword: "hunter2"}
-	b.Name, b.Namespace = "a", "n"
-	var logged strings.Builder
-	slog.New(slog.NewTextHandler(&logged, nil)).Info("A broker", "broker", b, "brokers", []brokersfile.Broker{b})
-	slog.New(slog.NewJSONHandler(&logged, nil)).Info("A broker", "broker", b, "brokers", []brokersfile.Broker{b})
-	marshalled, err := json.Marshal(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := map[string]string{"a log": logged.String(), "JSON": string(marshalled)}
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
-		shown[verb] = fmt.Sprintf(verb, b) + fmt.Sprintf(verb, &b) + fmt.Sprintf(verb, []brokersfile.Broker{b})
-	}
-	for where, text := range shown {
-		if strings.Contains(text, "hunter2") || strings.Contains(text, "68756e74657232") {
-			t.Errorf("%s shows the password: %s", where, text)
-		}
-	}
-	if !strings.Contains(shown["%v"], "CeleryBroker n/a") {
-		t.Errorf("%%v is %s, want the name", shown["%v"])
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 )
 
 // pollInterval is the time from one look at the files to the next. A change is
@@ -28,14 +28,14 @@ type Watcher struct {
 // state is what is in use, and how well that went. It is not changed once it is
 // current.
 type state struct {
-	brokers []Broker
+	brokers []brokers.Broker
 	success time.Time
 	err     error
 }
 
 // reading is what one look at the files found.
 type reading struct {
-	brokers []Broker
+	brokers []brokers.Broker
 	err     error
 }
 
@@ -47,18 +47,18 @@ func New(path string, log *slog.Logger) (*Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	brokers, err := l.load()
+	found, err := l.load()
 	if err != nil {
 		return nil, err
 	}
-	w := &Watcher{loader: l, log: log, last: reading{brokers: brokers}}
+	w := &Watcher{loader: l, log: log, last: reading{brokers: found}}
 	w.current.Store(&state{})
 	w.takeOver(w.last)
 	return w, nil
 }
 
 // Brokers returns the brokers that are in use, in the order of the file.
-func (w *Watcher) Brokers() []Broker { return w.current.Load().brokers }
+func (w *Watcher) Brokers() []brokers.Broker { return w.current.Load().brokers }
 
 // Status returns when the brokers file and everything that it refers to were last
 // read without an error, changed or not, and the error of the last reading. The
@@ -78,7 +78,7 @@ func (w *Watcher) Status() (lastSuccess time.Time, err error) {
 //
 // Run blocks until ctx is done and then returns nil. onChange is called from the
 // goroutine of Run; no look is taken until it returns.
-func (w *Watcher) Run(ctx context.Context, onChange func([]Broker)) error {
+func (w *Watcher) Run(ctx context.Context, onChange func([]brokers.Broker)) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
@@ -97,8 +97,8 @@ func (w *Watcher) Run(ctx context.Context, onChange func([]Broker)) error {
 // is found is taken over only when the look before has found the same, so that a
 // file that is being written is not taken for a shorter one.
 func (w *Watcher) look() bool {
-	brokers, err := w.loader.load()
-	found := reading{brokers: brokers, err: err}
+	all, err := w.loader.load()
+	found := reading{brokers: all, err: err}
 	settled := found.equal(w.last)
 	w.last = found
 	return settled && w.takeOver(found)
@@ -110,38 +110,31 @@ func (w *Watcher) takeOver(r reading) bool {
 	before := w.current.Load()
 	after := state{brokers: before.brokers, success: before.success, err: r.err}
 	if r.err == nil {
-		after.brokers, after.err = keepGood(before.brokers, r.brokers)
+		after.brokers, after.err = brokers.KeepGood(before.brokers, r.brokers), errorsOf(r.brokers)
 	}
 	if after.err == nil {
 		after.success = time.Now()
 	}
 	w.current.Store(&after)
 	w.report(after.err)
-	return !equal(before.brokers, after.brokers)
+	return !brokers.Equal(before.brokers, after.brokers)
 }
 
-// keepGood returns the brokers found, each bad one replaced by what it was before
-// if that was good, and the errors of the bad ones.
-func keepGood(before, found []Broker) ([]Broker, error) {
-	good := map[queue.BrokerRef]Broker{}
-	for _, b := range before {
-		if b.Err == nil {
-			good[b.Ref()] = b
-		}
-	}
-	brokers := make([]Broker, len(found))
+// errorsOf joins what is wrong with brokers.
+func errorsOf(found []brokers.Broker) error {
 	var errs []error
-	for i, b := range found {
-		brokers[i] = b
-		if b.Err == nil {
-			continue
-		}
+	for _, b := range found {
 		errs = append(errs, b.Err)
-		if old, wasGood := good[b.Ref()]; wasGood {
-			brokers[i] = old
-		}
 	}
-	return brokers, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// errorText is the text of err, empty without one.
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // report logs err if it is another than last time, and that all is well again.
@@ -160,18 +153,5 @@ func (w *Watcher) report(err error) {
 
 // equal tells whether r and other found the same.
 func (r reading) equal(other reading) bool {
-	return errorText(r.err) == errorText(other.err) && equal(r.brokers, other.brokers)
-}
-
-// equal tells whether a and b are the same brokers in the same order.
-func equal(a, b []Broker) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].Fingerprint != b[i].Fingerprint {
-			return false
-		}
-	}
-	return true
+	return errorText(r.err) == errorText(other.err) && brokers.Equal(r.brokers, other.brokers)
 }

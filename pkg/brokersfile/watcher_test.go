@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
 )
 
@@ -22,7 +23,7 @@ const settling = 2*time.Second + time.Millisecond
 // watch is a running Watcher, and what it said.
 type watch struct {
 	*brokersfile.Watcher
-	changes [][]brokersfile.Broker
+	changes [][]brokers.Broker
 	log     bytes.Buffer
 }
 
@@ -38,7 +39,7 @@ func start(t *testing.T, path string) *watch {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- w.Run(ctx, func(brokers []brokersfile.Broker) { w.changes = append(w.changes, brokers) })
+		done <- w.Run(ctx, func(brokers []brokers.Broker) { w.changes = append(w.changes, brokers) })
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -21,11 +21,12 @@ func newServe(version string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Sample the brokers and serve the external metrics API",
-		Long: "serve samples every broker of the brokers file and answers the external metrics\n" +
-			"API from memory, until it is told to stop.\n\n" +
-			"In a cluster it needs no more than the brokers file. Outside of one give\n" +
-			"--kubeconfig. With --local no cluster is needed at all: the same paths are\n" +
-			"served as plain HTTP on loopback.",
+		Long: "serve samples every broker that a CeleryBroker of the cluster or of the brokers\n" +
+			"file names, and answers the external metrics API from memory, until it is told\n" +
+			"to stop.\n\n" +
+			"In a cluster it needs no flags. Outside of one give --kubeconfig. With --local no\n" +
+			"cluster is needed at all: the same paths are served as plain HTTP on loopback,\n" +
+			"for the brokers of the brokers file.",
 		Example: "  celery-hpa serve --local --listen 127.0.0.1:8080 --brokers-file brokers.yaml\n" +
 			"  curl '127.0.0.1:8080/apis/external.metrics.k8s.io/v1beta1/namespaces/default/celery_queue_tasks?labelSelector=queue%3Dcelery'",
 		Args: cobra.NoArgs,
@@ -43,7 +44,7 @@ func newServe(version string) *cobra.Command {
 		},
 	}
 	flags, library := newFlagSet(), newFlagSet()
-	flags.StringVar(&o.BrokersFile, "brokers-file", "", "`file` with CeleryBroker documents (required)")
+	flags.StringVar(&o.BrokersFile, "brokers-file", "", "`file` with CeleryBroker documents, besides those of the cluster; required with --local")
 	flags.BoolVar(&o.Local, "local", false, "serve plain HTTP on loopback, without a cluster")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "loopback `address` to serve on with --local")
 	o.Server.AddFlags(flags)
@@ -80,8 +81,8 @@ func setLibraryLogs(cmd *cobra.Command, level slog.Level) {
 
 // checkServe refuses flags that contradict each other.
 func checkServe(cmd *cobra.Command, o app.Options) error {
-	if o.BrokersFile == "" {
-		return errors.New("--brokers-file is required: the file with the CeleryBroker documents to sample")
+	if o.Local && o.BrokersFile == "" {
+		return errors.New("--local needs --brokers-file: the file with the CeleryBroker documents to sample")
 	}
 	if !o.Local && cmd.Flags().Changed("listen") {
 		return errors.New("--listen goes with --local; the secure server listens on --bind-address and --secure-port")

@@ -3,6 +3,5 @@
 // how to read them. The package holds the types, their defaults, their
 // validation and the decoding of files of them. It does no I/O.
 //
-// +kubebuilder:object:generate=true
 // +groupName=celery-hpa.io
 package v1alpha1

@@ -1,6 +1,7 @@
 package rabbitmq_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func TestTLS(t *testing.T) {
 	url := b.UserURL(driverUser, brokertest.Secret, b.vhost)
 	_, hostAndVhost, _ := strings.Cut(url, "@")
 	tls := func(cfg rabbitmq.Config) rabbitmq.Config {
-		cfg.CAFile, cfg.CertFile, cfg.KeyFile = certificates.CA, certificates.ClientCert, certificates.ClientKey
+		cfg.CA, cfg.Cert, cfg.Key = pemOf(t, certificates.CA), pemOf(t, certificates.ClientCert), pemOf(t, certificates.ClientKey)
 		return cfg
 	}
 	parameters := "?ssl_ca_certs=" + certificates.CA + "&ssl_certfile=" + certificates.ClientCert + "&ssl_keyfile=" + certificates.ClientKey
@@ -37,13 +38,13 @@ func TestTLS(t *testing.T) {
 		cfg  rabbitmq.Config
 		want string
 	}{
-		"an unknown authority":  {rabbitmq.Config{URL: url, CertFile: certificates.ClientCert, KeyFile: certificates.ClientKey}, "unknown authority"},
-		"no client certificate": {rabbitmq.Config{URL: url, CAFile: certificates.CA}, "client certificate"},
+		"an unknown authority":  {rabbitmq.Config{URL: url, Cert: pemOf(t, certificates.ClientCert), Key: pemOf(t, certificates.ClientKey)}, "unknown authority"},
+		"no client certificate": {rabbitmq.Config{URL: url, CA: pemOf(t, certificates.CA)}, "client certificate"},
 		"no TLS":                {rabbitmq.Config{URL: strings.Replace(url, "amqps:", "amqp:", 1)}, "TLS"},
 		"a login nobody offers": {tls(rabbitmq.Config{URL: url + "?login_method=AMQPLAIN"}), "login method"},
 		"a certificate of nobody": {rabbitmq.Config{
 			URL: "amqps://" + hostAndVhost, LoginMethod: "EXTERNAL",
-			CAFile: certificates.CA, CertFile: certificates.ServerCert, KeyFile: certificates.ServerKey,
+			CA: pemOf(t, certificates.CA), Cert: pemOf(t, certificates.ServerCert), Key: pemOf(t, certificates.ServerKey),
 		}, "wrong"},
 	} {
 		t.Run(name, func(t *testing.T) { brokertest.ExpectError(t, b.driver(t, c.cfg), "ns/broker", c.want) })
@@ -90,8 +91,8 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		"bad URL":                 {rabbitmq.Config{URL: "amqp://u:SECRET@:1"}, "no host"},
 		"Redis":                   {rabbitmq.Config{URL: "redis://u:SECRET@h"}, "not read by the RabbitMQ driver"},
-		"no CA file":              {rabbitmq.Config{URL: "amqps://u:SECRET@h", CAFile: "/nowhere"}, "/nowhere"},
-		"key without certificate": {rabbitmq.Config{URL: "amqps://u:SECRET@h", KeyFile: "/nowhere"}, "client certificate"},
+		"no CA file":              {rabbitmq.Config{URL: "amqps://u:SECRET@h?ssl_ca_certs=/nowhere"}, "/nowhere"},
+		"key without certificate": {rabbitmq.Config{URL: "amqps://u:SECRET@h", Key: []byte("a key")}, "client certificate"},
 		"bad management URL":      {rabbitmq.Config{URL: "amqps://u:SECRET@h", ManagementURL: "http://SECRET:%zz"}, "management API"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,4 +102,14 @@ func TestNewRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pemOf reads a PEM file.
+func pemOf(t testing.TB, file string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }

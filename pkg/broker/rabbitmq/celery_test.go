@@ -67,7 +67,7 @@ func (b *celeryBroker) connect(t testing.TB) {
 	var secure *tls.Config
 	if c := b.Certificates; c != nil {
 		var err error
-		secure, err = transport.Files{CA: c.CA, Cert: c.ClientCert, Key: c.ClientKey}.TLSConfig(celery.Endpoint{Host: "127.0.0.1"})
+		secure, err = transport.PEM{CA: pemOf(t, c.CA), Cert: pemOf(t, c.ClientCert), Key: pemOf(t, c.ClientKey)}.TLSConfig(celery.Endpoint{Host: "127.0.0.1"})
 		check(t, err)
 	}
 	var err error

@@ -54,12 +54,11 @@ type Config struct {
 	ManagementUsername string
 	ManagementPassword string
 
-	// TLS files go before those of the URL. If one is set, the connection is
-	// secured whatever the URL's scheme (Celery's broker_use_ssl). They are used
-	// for an https management API, too. A changed file needs a new driver.
-	CAFile   string
-	CertFile string
-	KeyFile  string
+	// CA, Cert and Key are authorities, client certificate and its key, in PEM format.
+	// They go before the files of the URL. If one is set, the connection is secured
+	// whatever the URL's scheme (Celery's broker_use_ssl). They are used for an https
+	// management API, too.
+	CA, Cert, Key []byte
 
 	// QuorumTick is how often the broker's quorum queues count what they hold, and
 	// so how old the numbers may be that the management API gives of them; 0 means
@@ -91,8 +90,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func (c Config) files() transport.Files {
-	return transport.Files{CA: c.CAFile, Cert: c.CertFile, Key: c.KeyFile}
+func (c Config) pem() transport.PEM {
+	return transport.PEM{CA: c.CA, Cert: c.Cert, Key: c.Key}
 }
 
 // endpoints reads the URL.
@@ -104,7 +103,7 @@ func (c Config) endpoints() ([]server.Endpoint, error) {
 	if u.Transport != celery.TransportAMQP {
 		return nil, fmt.Errorf("%w: a Redis broker is not read by the RabbitMQ driver", celery.ErrBrokerURL)
 	}
-	return server.New(u, c.files(), c.LoginMethod)
+	return server.New(u, c.pem(), c.LoginMethod)
 }
 
 // management says where the management API of a server is.

@@ -204,7 +204,7 @@ func TestLookoutOverTLS(t *testing.T) {
 	b := startSecure(t)
 	cfg := b.cfg
 	cfg.URL, cfg.LoginMethod = fmt.Sprintf("amqps://%s/%s", b.Address(), url.PathEscape(b.vhost)), "EXTERNAL"
-	cfg.CAFile, cfg.CertFile, cfg.KeyFile = b.Certificates.CA, b.Certificates.ClientCert, b.Certificates.ClientKey
+	cfg.CA, cfg.Cert, cfg.Key = pemOf(t, b.Certificates.CA), pemOf(t, b.Certificates.ClientCert), pemOf(t, b.Certificates.ClientKey)
 	cfg.Timeout = patience
 	b.SetUser(t, "client", "") // the common name of the certificate
 	b.RabbitMQ.Allow(t, "client", b.vhost)
@@ -213,7 +213,7 @@ func TestLookoutOverTLS(t *testing.T) {
 	for range 5 {
 		reads(t, line, queues, counts...)
 	}
-	cfg.CAFile = ""
+	cfg.CA = nil
 	_, err := newLookout(t, cfg).Open(t.Context())
 	brokertest.CheckText(t, err, "unknown authority", "caFile")
 }

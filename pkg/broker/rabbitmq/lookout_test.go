@@ -362,7 +362,7 @@ func TestNewLookoutRefuses(t *testing.T) {
 	}{
 		"bad URL":    {rabbitmq.Config{URL: "amqp://u:SECRET@:1"}, "no host"},
 		"Redis":      {rabbitmq.Config{URL: "redis://u:SECRET@h"}, "not read by the RabbitMQ driver"},
-		"no CA file": {rabbitmq.Config{URL: "amqps://u:SECRET@h", CAFile: "/nowhere"}, "/nowhere"},
+		"no CA file": {rabbitmq.Config{URL: "amqps://u:SECRET@h?ssl_ca_certs=/nowhere"}, "/nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := rabbitmq.NewLookout(c.cfg)

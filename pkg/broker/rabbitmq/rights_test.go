@@ -104,7 +104,7 @@ func TestWorkersOverTLS(t *testing.T) {
 	b := startSecure(t)
 	cfg := b.cfg
 	cfg.URL, cfg.LoginMethod = fmt.Sprintf("amqps://%s/%s", b.Address(), url.PathEscape(b.vhost)), "EXTERNAL"
-	cfg.CAFile, cfg.CertFile, cfg.KeyFile = b.Certificates.CA, b.Certificates.ClientCert, b.Certificates.ClientKey
+	cfg.CA, cfg.Cert, cfg.Key = pemOf(t, b.Certificates.CA), pemOf(t, b.Certificates.ClientCert), pemOf(t, b.Certificates.ClientKey)
 	b.SetUser(t, "client", "") // the common name of the certificate
 	b.RabbitMQ.Allow(t, "client", b.vhost)
 	w := newWorkers(t, cfg)
@@ -115,7 +115,7 @@ func TestWorkersOverTLS(t *testing.T) {
 	if replies, err := ask(t, w, time.Minute, monitor.MethodStats, "celery@nobody"); err != nil || len(replies) != 0 {
 		t.Errorf("Ask = %d replies, %v, want none", len(replies), err)
 	}
-	cfg.CAFile = ""
+	cfg.CA = nil
 	brokertest.CheckText(t, listen(t, newWorkers(t, cfg)).end(t), "unknown authority", "caFile")
 }
 
@@ -126,7 +126,7 @@ func TestNewWorkersRefuses(t *testing.T) {
 	}{
 		"bad URL":    {rabbitmq.Config{URL: "amqp://u:SECRET@:1"}, "no host"},
 		"Redis":      {rabbitmq.Config{URL: "redis://u:SECRET@h"}, "not read by the RabbitMQ driver"},
-		"no CA file": {rabbitmq.Config{URL: "amqps://u:SECRET@h", CAFile: "/nowhere"}, "/nowhere"},
+		"no CA file": {rabbitmq.Config{URL: "amqps://u:SECRET@h?ssl_ca_certs=/nowhere"}, "/nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := rabbitmq.NewWorkers(c.cfg)

@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -51,11 +52,11 @@ func TestTLS(t *testing.T) {
 	// alone.
 	otherName := strings.Replace(server.URL(0), "127.0.0.1", "127.0.0.2", 1)
 	trusted := map[string]redis.Config{
-		"authority of the configuration":       {URL: server.URL(0), CAFile: ca},
+		"authority of the configuration":       {URL: server.URL(0), CA: pemOf(t, ca)},
 		"authority of the URL":                 {URL: server.URL(0) + "?ssl_ca_certs=" + ca},
-		"files secure redis:// too":            {URL: strings.Replace(server.URL(0), "rediss", "redis", 1), CAFile: ca},
+		"files secure redis:// too":            {URL: strings.Replace(server.URL(0), "rediss", "redis", 1), CA: pemOf(t, ca)},
 		"no verification, as the URL wants it": {URL: server.URL(0) + "?ssl_cert_reqs=none"},
-		"another name, as the URL allows it":   {URL: otherName + "?ssl_check_hostname=false", CAFile: ca},
+		"another name, as the URL allows it":   {URL: otherName + "?ssl_check_hostname=false", CA: pemOf(t, ca)},
 	}
 	for name, cfg := range trusted {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +69,7 @@ func TestTLS(t *testing.T) {
 	}{
 		"unknown authority":           {redis.Config{URL: server.URL(0)}, "set caFile"},
 		"plain to a port of TLS":      {redis.Config{URL: "redis://" + server.Address()}, "does it want TLS"},
-		"certificate of another name": {redis.Config{URL: otherName, CAFile: ca}, "for another name"},
+		"certificate of another name": {redis.Config{URL: otherName, CA: pemOf(t, ca)}, "for another name"},
 		"unknown authority, any name": {redis.Config{URL: server.URL(0) + "?ssl_check_hostname=false"}, "set caFile"},
 	}
 	for name, tc := range refused {
@@ -86,9 +87,9 @@ func TestTLSToPlainPort(t *testing.T) {
 func TestClientCertificate(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisOptions{TLS: true, ClientCertificates: true})
 	certificates := server.Certificates
-	cfg := redis.Config{URL: server.URL(0), CAFile: certificates.CA, CertFile: certificates.ClientCert, KeyFile: certificates.ClientKey}
+	cfg := redis.Config{URL: server.URL(0), CA: pemOf(t, certificates.CA), Cert: pemOf(t, certificates.ClientCert), Key: pemOf(t, certificates.ClientKey)}
 	brokertest.ExpectEventually(t, oneWaiting(t, server, cfg), oneBacklog)
-	cfg.CertFile, cfg.KeyFile = "", ""
+	cfg.Cert, cfg.Key = nil, nil
 	brokertest.ExpectError(t, oneWaiting(t, server, cfg), "client certificate")
 }
 
@@ -173,9 +174,9 @@ func TestNewRefuses(t *testing.T) {
 		"bad URL":                 {redis.Config{URL: "redis://:SECRET@:1"}, "no host"},
 		"AMQP":                    {redis.Config{URL: "amqp://u:SECRET@h"}, "not read by the Redis driver"},
 		"sentinel without a name": {redis.Config{URL: "sentinel://:SECRET@h"}, "master_name"},
-		"no CA file":              {redis.Config{URL: "rediss://:SECRET@h", CAFile: "/nowhere"}, "/nowhere"},
-		"CA file without PEM":     {redis.Config{URL: "rediss://:SECRET@h", CAFile: "access_test.go"}, "no certificate in PEM form"},
-		"key without certificate": {redis.Config{URL: "rediss://:SECRET@h", KeyFile: "/nowhere"}, "client certificate"},
+		"no CA file":              {redis.Config{URL: "rediss://:SECRET@h?ssl_ca_certs=/nowhere"}, "/nowhere"},
+		"authorities without PEM": {redis.Config{URL: "rediss://:SECRET@h", CA: []byte("none")}, "no certificate in PEM form"},
+		"key without certificate": {redis.Config{URL: "rediss://:SECRET@h", Key: []byte("a key")}, "client certificate"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -185,4 +186,14 @@ func TestNewRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pemOf reads a PEM file.
+func pemOf(t testing.TB, file string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }

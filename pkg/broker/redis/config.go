@@ -51,12 +51,10 @@ type Config struct {
 	SentinelUsername string
 	SentinelPassword string
 
-	// TLS files go before those of the URL. If one is set, the connection is
-	// secured whatever the URL's scheme (Celery's broker_use_ssl). A changed
-	// file needs a new driver.
-	CAFile   string
-	CertFile string
-	KeyFile  string
+	// CA, Cert and Key are authorities, client certificate and its key, in PEM format.
+	// They go before the files of the URL. If one is set, the connection is secured
+	// whatever the URL's scheme (Celery's broker_use_ssl).
+	CA, Cert, Key []byte
 
 	// Timeout bounds one sample; 0 means DefaultTimeout.
 	Timeout time.Duration
@@ -111,7 +109,7 @@ func (c Config) settings(u celery.BrokerURL) server.Settings {
 	return server.Settings{
 		URL: u, MasterName: c.MasterName,
 		SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
-		TLS: transport.Files{CA: c.CAFile, Cert: c.CertFile, Key: c.KeyFile}, Timeout: c.Timeout, Untold: c.Untold,
+		TLS: transport.PEM{CA: c.CA, Cert: c.Cert, Key: c.Key}, Timeout: c.Timeout, Untold: c.Untold,
 	}
 }
 

@@ -34,7 +34,7 @@ func TestLookoutThroughEveryKindOfConnection(t *testing.T) {
 		"password":    {plain, redis.Config{URL: plain.URL(0)}},
 		"Unix socket": {plain, redis.Config{URL: "redis+socket://:p%40ss@" + plain.SocketPath() + "?virtual_host=0"}},
 		"TLS": {secure, redis.Config{
-			URL: secure.URL(0), CAFile: certificates.CA, CertFile: certificates.ClientCert, KeyFile: certificates.ClientKey,
+			URL: secure.URL(0), CA: pemOf(t, certificates.CA), Cert: pemOf(t, certificates.ClientCert), Key: pemOf(t, certificates.ClientKey),
 		}},
 	} {
 		t.Run(kind, func(t *testing.T) { openLine(t, c.cfg).expectToldOf(c.server, "celery") })

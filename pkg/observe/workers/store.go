@@ -150,6 +150,22 @@ func (s *Store) Brokers() map[queue.BrokerRef]error {
 	return brokers
 }
 
+// Fault says why the workers of a broker are not heard, or that the broker does not permit
+// to ask them; nil if neither is so.
+func (s *Store) Fault(ref queue.BrokerRef) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	switch b := s.books[ref]; {
+	case b == nil:
+		return nil
+	case b.deaf != nil:
+		return fmt.Errorf("%w: %w", ErrNotListening, b.deaf)
+	case queue.IsMissingRight(b.mute):
+		return fmt.Errorf("%w: %w", ErrNoControl, b.mute)
+	}
+	return nil
+}
+
 // edit lets do change what is known of a broker's workers, if it is still declared.
 func (s *Store) edit(ref queue.BrokerRef, do func(*shelf)) {
 	s.mu.Lock()

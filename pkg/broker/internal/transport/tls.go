@@ -1,58 +1,68 @@
 package transport
 
 import (
-	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 )
 
-// Files are the paths of PEM files: authorities, client certificate and key. Each
-// may be empty.
-type Files struct{ CA, Cert, Key string }
+// PEM is the content of PEM files: authorities, client certificate and key. Each may be
+// empty.
+type PEM struct{ CA, Cert, Key []byte }
 
 // TLSConfig returns how to secure a connection to the endpoint, nil for a plain
-// one. Files go before those of the URL; if one is set, the connection is secured
-// whatever the URL says. It reads the files.
-func (f Files) TLSConfig(e celery.Endpoint) (*tls.Config, error) {
+// one. What p has goes before the files of the URL; if it has anything, the connection
+// is secured whatever the URL says. It reads the URL's files.
+func (p PEM) TLSConfig(e celery.Endpoint) (*tls.Config, error) {
 	params := celery.TLSParams{}
 	if e.TLS != nil {
 		params = *e.TLS
 	}
-	overrides := []struct {
-		to   *string
-		from string
-	}{{&params.CAFile, f.CA}, {&params.CertFile, f.Cert}, {&params.KeyFile, f.Key}}
-	secure := e.TLS != nil
-	for _, o := range overrides {
-		if o.from != "" {
-			*o.to, secure = o.from, true
-		}
-	}
-	if !secure {
+	if e.TLS == nil && len(p.CA)+len(p.Cert)+len(p.Key) == 0 {
 		return nil, nil //nolint:nilnil // nil is documented: plain
 	}
-	return loadTLS(params, e.Host)
+	p, err := p.completed(params)
+	if err != nil {
+		return nil, err
+	}
+	return p.config(params, e.Host)
 }
 
-// loadTLS reads the files.
-func loadTLS(params celery.TLSParams, host string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: params.SkipVerify} //nolint:gosec // only where the URL says ssl_cert_reqs=none
-	if params.CAFile != "" {
-		pem, err := os.ReadFile(params.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the CA file: %w", err)
+// completed reads what p lacks from the files of the URL.
+func (p PEM) completed(params celery.TLSParams) (PEM, error) {
+	for _, part := range []struct {
+		content    *[]byte
+		what, file string
+	}{{&p.CA, "CA", params.CAFile}, {&p.Cert, "client certificate", params.CertFile}, {&p.Key, "client key", params.KeyFile}} {
+		if len(*part.content) > 0 || part.file == "" {
+			continue
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("CA file %s holds no certificate in PEM form", params.CAFile)
+		var err error
+		if *part.content, err = os.ReadFile(part.file); err != nil {
+			return PEM{}, fmt.Errorf("read the %s file: %w", part.what, err)
 		}
 	}
-	if params.CertFile != "" || params.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(params.CertFile, cmp.Or(params.KeyFile, params.CertFile))
+	return p, nil
+}
+
+func (p PEM) config(params celery.TLSParams, host string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: params.SkipVerify} //nolint:gosec // only where the URL says ssl_cert_reqs=none
+	if len(p.CA) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(p.CA) {
+			return nil, errors.New("the authorities hold no certificate in PEM form")
+		}
+	}
+	if len(p.Cert)+len(p.Key) > 0 {
+		key := p.Key
+		if len(key) == 0 {
+			key = p.Cert // one file may hold both
+		}
+		pair, err := tls.X509KeyPair(p.Cert, key)
 		if err != nil {
 			return nil, fmt.Errorf("load the client certificate: %w", err)
 		}

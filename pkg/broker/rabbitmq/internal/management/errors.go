@@ -9,6 +9,7 @@ import (
 	"net/url"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
 // RefusedError is an answer that says no, and will say no again until somebody gives
@@ -32,7 +33,7 @@ func (c *Client) refused(code int, status, reason string) error {
 	text := fmt.Sprintf("the management API at %s answers %s", c.Address(), says)
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &RefusedError{code, text + ": " + c.missingRight(reason)}
+		return &queue.MissingRightError{Err: &RefusedError{code, text + ": " + c.missingRight(reason)}}
 	case http.StatusNotFound:
 		return &RefusedError{code, text + fmt.Sprintf(": it has no virtual host %q, or this is not its URL (rabbitmq.managementURL)", c.settings.VirtualHost)}
 	}

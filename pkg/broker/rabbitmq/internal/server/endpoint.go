@@ -45,10 +45,10 @@ type Endpoint struct {
 
 // New makes the endpoints of a URL, to be tried in turn. It reads the TLS files
 // and does not connect. Login is the SASL mechanism where the URL names none.
-func New(u celery.BrokerURL, files transport.Files, login string) ([]Endpoint, error) {
+func New(u celery.BrokerURL, pem transport.PEM, login string) ([]Endpoint, error) {
 	endpoints := make([]Endpoint, 0, len(u.Endpoints))
 	for _, from := range u.Endpoints {
-		secure, err := files.TLSConfig(from)
+		secure, err := pem.TLSConfig(from)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/internal/transport"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
 // Hint is advice for the usual causes, or empty.
@@ -54,7 +55,7 @@ func refused(err error, format string, what ...any) error {
 	}
 	doing := fmt.Sprintf(format, what...)
 	if refusal, ok := errors.AsType[*amqp.Error](err); ok && refusal.Server && refusal.Code == amqp.AccessRefused {
-		return fmt.Errorf("%s: %w: %w", doing, ErrForbidden, err)
+		return &queue.MissingRightError{Err: fmt.Errorf("%s: %w: %w", doing, ErrForbidden, err)}
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

@@ -26,7 +26,7 @@ type Settings struct {
 	MasterName, SentinelUsername, SentinelPassword string
 	// TLS files go before those of the URL; if one is set, the connection is
 	// secured.
-	TLS transport.Files
+	TLS transport.PEM
 	// Timeout bounds each dial, read and write.
 	Timeout time.Duration
 	// Untold has Track not ask to be told of writes.

@@ -45,7 +45,16 @@ func (p Purpose) Explain(address string, err error) error {
 	if hint != "" {
 		hint = ": " + hint
 	}
-	return fmt.Errorf("%w%s", p.Wrap(address, err), hint)
+	explained := fmt.Errorf("%w%s", p.Wrap(address, err), hint)
+	if isMissingRight(err) {
+		return &queue.MissingRightError{Err: explained}
+	}
+	return explained
+}
+
+// isMissingRight reports whether an error comes of a command that the user may not use.
+func isMissingRight(err error) bool {
+	return strings.Contains(err.Error(), "NOPERM") || errors.Is(err, errNoReply)
 }
 
 // Wrap says what failed, where and why.
