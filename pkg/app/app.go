@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -142,14 +141,10 @@ func (a *App) apply(ctx context.Context, brokers []brokersfile.Broker) {
 
 func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, error) {
 	registry := prometheus.NewRegistry()
-	if err := errors.Join(
-		registry.Register(a.exporter),
-		registry.Register(a.workers.exporter),
-		registry.Register(buildInfo(o.Version)),
-		registry.Register(reloadSucceeded(a.watcher)),
-		registry.Register(reloadedAt(a.watcher)),
-	); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	for _, c := range append(OfProcess(o.Version, a.watcher), a.exporter, a.workers.exporter) {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	content := apiserver.Content{
 		Provider: a.provider,

@@ -8,6 +8,12 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
 )
 
+// OfProcess are the collectors of what is running, and of the brokers file that it
+// watches.
+func OfProcess(version string, file *brokersfile.Watcher) []prometheus.Collector {
+	return []prometheus.Collector{buildInfo(version), reloadSucceeded(file), reloadedAt(file)}
+}
+
 // buildInfo is the usual constant 1 with what is running as labels.
 func buildInfo(version string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
