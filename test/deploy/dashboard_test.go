@@ -55,7 +55,8 @@ func load(t *testing.T) dashboard {
 // checkExpression looks for every name of a metric and of a label.
 func checkExpression(t *testing.T, known map[string][]string, expression, legend string) {
 	t.Helper()
-	labels := map[string]bool{"le": true}
+	// Of histograms, and of Prometheus itself.
+	labels := map[string]bool{"le": true, "instance": true, "job": true}
 	names := regexp.MustCompile(`\bcelery_\w+`).FindAllString(expression, -1)
 	if len(names) == 0 {
 		t.Errorf("%s: no metric of ours", expression)

@@ -186,7 +186,7 @@ func seriesNames(families []family) map[string][]string {
 			suffixes = []string{"_bucket", "_sum", "_count"}
 		}
 		for _, suffix := range suffixes {
-			known[f.name+suffix] = append([]string{"le"}, f.labels...) // not nil, also without labels
+			known[f.name+suffix] = append([]string{}, f.labels...) // not nil, also without labels
 		}
 	}
 	return known
