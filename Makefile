@@ -31,13 +31,17 @@ build: ## Build the program: bin/celery-hpa, one static binary
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/celery-hpa ./cmd/celery-hpa
 
 .PHONY: demo
-demo: setup control-plane ## Show it: the HPA scales real Celery workers, on a control plane of this machine (or BROKER=rabbitmq)
+demo: setup-demo control-plane ## Show it: the HPA scales real Celery workers, on a control plane of this machine (or BROKER=rabbitmq)
 	@go run ./hack/progress/cmd/step "compiling the demo" go build -o bin/demo ./hack/demo
 	@BROKER=$(BROKER) bin/demo
 
 .PHONY: setup
-setup: ## Install what demo and tests need: redis-server, rabbitmq-server, and Celery of its own
+setup: ## Install what tests need: redis-server, rabbitmq-server, prometheus, and Celery of its own
 	hack/setup/setup.sh
+
+.PHONY: setup-demo
+setup-demo: ## Install what the demo needs: the same without prometheus
+	hack/setup/setup.sh demo
 
 .PHONY: control-plane
 control-plane: ## Build the control plane of demo and tests, once for each version (minutes)

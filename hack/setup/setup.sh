@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what tests and demo run beside our own code: redis-server and
-# rabbitmq-server from the distribution, and a pinned Celery in a virtual
-# environment of its own. What is there already is left alone, so that a second
-# run takes under a second. With the argument "lint" it installs the linters of
-# shell and YAML instead.
+# Installs what tests and demo run beside our own code: redis-server,
+# rabbitmq-server and prometheus from the distribution, and a pinned Celery in a
+# virtual environment of its own. What is there already is left alone, so that a
+# second run takes under a second. With the argument "demo" it leaves out what the
+# demo does without; with "lint" it installs the linters of shell and YAML instead.
 # Without the rights to install it says what to install, and fails.
 set -euo pipefail
 
@@ -77,6 +77,7 @@ explain() {
   fi
   fail "this installs on Debian and Ubuntu only. Install these or their equals, then run the same again:" \
     "  redis-server 6 or newer, rabbitmq-server 3.9 or newer with its management plugin," \
+    "  prometheus 2.42 or newer with promtool (the tests alone)," \
     "  Python $oldest_python or newer with its venv module (there: $*)"
 }
 
@@ -131,6 +132,8 @@ install_rabbitmq() {
   command -v epmd >/dev/null || units+=(epmd.service epmd.socket)
   install_server rabbitmq-server "${units[@]}"
 }
+
+has_prometheus() { command -v prometheus >/dev/null && command -v promtool >/dev/null; }
 
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
@@ -196,11 +199,12 @@ ensure_linters() {
 
 case ${1:-} in
 lint) ensure_linters ;;
-'')
+'' | demo)
   check_go
   command -v redis-server >/dev/null || install_server redis-server redis-server.service
   has_rabbitmq || install_rabbitmq
+  [[ ${1:-} == demo ]] || has_prometheus || install_server prometheus prometheus.service
   ensure_celery
   ;;
-*) fail "unknown argument $1: there is only \"lint\"" ;;
+*) fail "unknown argument $1: there are only \"demo\" and \"lint\"" ;;
 esac

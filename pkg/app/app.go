@@ -145,8 +145,7 @@ func (a *App) newStatusWriter() *brokerstatus.Writer {
 
 func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, error) {
 	registry := prometheus.NewRegistry()
-	collectors := append(a.sources.metrics(), a.exporter, a.workers.exporter, buildInfo(o.Version))
-	for _, c := range collectors {
+	for _, c := range append(OfProcess(o.Version, a.sources.file), a.exporter, a.workers.exporter) {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
+	"github.com/celery-hpa/celery-hpa/pkg/serve/promexport"
 )
 
 // cluster is all that watches a cluster and writes to it.
@@ -57,6 +58,9 @@ func newCluster(o Options, heard *workers.Store) (*cluster, error) {
 	c.victims, err = admission.NewVictims(c.fleets, c.targets, drain.NewMarker(clients.CoreV1()), o.Log, c.registry)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if err := c.registry.Register(promexport.NewTargets(c.targets, c.fleets)); err != nil {
+		return nil, fmt.Errorf("register the metrics of targets: %w", err)
 	}
 	return c, nil
 }

@@ -8,6 +8,15 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
 )
 
+// OfProcess are the collectors of what is running, and of the brokers file that it
+// watches; nil where it watches none.
+func OfProcess(version string, file *brokersfile.Watcher) []prometheus.Collector {
+	if file == nil {
+		return []prometheus.Collector{buildInfo(version)}
+	}
+	return []prometheus.Collector{buildInfo(version), reloadSucceeded(file), reloadedAt(file)}
+}
+
 // buildInfo is the usual constant 1 with what is running as labels.
 func buildInfo(version string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/celery-hpa/celery-hpa/pkg/brokerresource"
@@ -106,12 +105,4 @@ func (s *sources) isReady(sampled func() error) error {
 	}
 	s.ready.Store(true)
 	return nil
-}
-
-// metrics are those of the file.
-func (s *sources) metrics() []prometheus.Collector {
-	if s.file == nil {
-		return nil
-	}
-	return []prometheus.Collector{reloadSucceeded(s.file), reloadedAt(s.file)}
 }

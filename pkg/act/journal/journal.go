@@ -115,7 +115,7 @@ func (j *Journal) note(t target.Target, at time.Time, outcome string, s saying, 
 
 // Refused implements zeroscaler.Journal.
 func (j *Journal) Refused(t target.Target, cause idle.Cause, message string, at time.Time) {
-	j.metrics.refusals.WithLabelValues(string(cause)).Inc()
+	j.metrics.of(j.metrics.refusals, t, string(cause)).Inc()
 	j.logger(t).Info("Stays above zero after a look at the last moment", "cause", string(cause), "reason", message)
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -130,7 +130,7 @@ func (j *Journal) Failed(t target.Target, action idle.Action, err error, at time
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	j.metrics.failures.WithLabelValues(action.String()).Inc()
+	j.metrics.of(j.metrics.failures, t, action.String()).Inc()
 	j.logger(t).Warn("Could not scale", "action", action.String(), "error", err)
 	j.mu.Lock()
 	defer j.mu.Unlock()

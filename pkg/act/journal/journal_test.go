@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -373,7 +374,10 @@ func TestMetricsTellWhatHolds(t *testing.T) {
 		d.Decided(worker(), idle.Observation{Replicas: 1}, waits(), time.Now())
 		check("corrected", mistaken, "0")
 		d.Forget(worker())
-		for _, name := range []string{asleep, mistaken, "celery_hpa_wakes_total", "celery_hpa_sleeps_total", "celery_hpa_raises_total"} {
+		for _, name := range []string{
+			asleep, mistaken, "celery_hpa_target_cause", "celery_hpa_wakes_total", "celery_hpa_sleeps_total", "celery_hpa_raises_total",
+			"celery_hpa_zero_refusals_total", "celery_hpa_zero_failures_total",
+		} {
 			check("forgotten", name)
 		}
 	})
@@ -395,6 +399,44 @@ func (d *desk) series(t *testing.T, name string) []string {
 		}
 	}
 	return values
+}
+
+func TestMetricsTellTheLatestCause(t *testing.T) {
+	d := newDesk(t)
+	check := func(rule string, want ...string) {
+		t.Helper()
+		var lines []string
+		for _, cause := range want {
+			lines = append(lines, fmt.Sprintf("celery_hpa_target_cause{cause=%q,hpa=\"worker\",namespace=\"airflow\"} 1", cause))
+		}
+		if diff := cmp.Diff(lines, d.exposed(t, "celery_hpa_target_cause")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", rule, diff)
+		}
+	}
+	check("nothing was decided")
+	d.Decided(worker(), idle.Observation{Replicas: 1}, waits(), start())
+	check("a window runs", "window")
+	d.Decided(worker(), idle.Observation{Replicas: 1}, decision(idle.Hold, idle.Unknown, "no answer"), start())
+	check("only the latest counts", "unknown")
+	wrong := worker()
+	wrong.Zero.Mistake = errors.New("minReplicas is 2")
+	d.Mistaken(wrong, start())
+	check("a mistaken target is not decided about")
+}
+
+// exposed are the lines of one metric as Prometheus reads them.
+func (d *desk) exposed(t *testing.T, name string) []string {
+	t.Helper()
+	response := httptest.NewRecorder()
+	promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}).
+		ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	var lines []string
+	for line := range strings.Lines(response.Body.String()) {
+		if strings.HasPrefix(line, name+"{") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
 }
 
 func TestMetricsCountWhatIsDone(t *testing.T) {
@@ -444,14 +486,14 @@ celery_hpa_wakes_delayed_total 1
 celery_hpa_wakes_total{hpa="worker",namespace="airflow"} 2
 # HELP celery_hpa_zero_failures_total Writes of a scale that did not succeed, by action: sleep, wake or raise.
 # TYPE celery_hpa_zero_failures_total counter
-celery_hpa_zero_failures_total{action="raise"} 0
-celery_hpa_zero_failures_total{action="sleep"} 1
-celery_hpa_zero_failures_total{action="wake"} 0
+celery_hpa_zero_failures_total{action="raise",hpa="worker",namespace="airflow"} 0
+celery_hpa_zero_failures_total{action="sleep",hpa="worker",namespace="airflow"} 1
+celery_hpa_zero_failures_total{action="wake",hpa="worker",namespace="airflow"} 0
 # HELP celery_hpa_zero_refusals_total Steps to zero that did not pass a look at the last moment, by what was found: work (messages), busy (workers), unknown (something was not known), or another cause.
 # TYPE celery_hpa_zero_refusals_total counter
-celery_hpa_zero_refusals_total{cause="busy"} 0
-celery_hpa_zero_refusals_total{cause="unknown"} 0
-celery_hpa_zero_refusals_total{cause="work"} 1
+celery_hpa_zero_refusals_total{cause="busy",hpa="worker",namespace="airflow"} 0
+celery_hpa_zero_refusals_total{cause="unknown",hpa="worker",namespace="airflow"} 0
+celery_hpa_zero_refusals_total{cause="work",hpa="worker",namespace="airflow"} 1
 `), "celery_hpa_raises_total", "celery_hpa_sleeps_total", "celery_hpa_wake_seconds", "celery_hpa_wakes_delayed_total", "celery_hpa_wakes_total", "celery_hpa_zero_failures_total", "celery_hpa_zero_refusals_total"); err != nil {
 		t.Error(err)
 	}
