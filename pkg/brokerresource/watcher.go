@@ -210,7 +210,7 @@ func (w *Watcher) refused(err error) {
 		err = fmt.Errorf("watch the CeleryBrokers: %w", err)
 	}
 	w.watchErr = err
-	w.report(err.Error(), func() { w.log.Error("CeleryBrokers cannot be watched; those that are known stay in use", "err", err) })
+	w.report(err.Error(), func() { w.log.Error("CeleryBrokers cannot be watched; those that are known stay in use", "error", err) })
 }
 
 // report logs once what is new. w.mu is held.

@@ -148,7 +148,7 @@ func (w *Watcher) report(err error) {
 		w.log.Info("Brokers file is good again", "file", w.loader.path)
 		return
 	}
-	w.log.Error("Brokers file or a file that it refers to is bad: what was good before stays in use", "file", w.loader.path, "err", err)
+	w.log.Error("Brokers file or a file that it refers to is bad: what was good before stays in use", "file", w.loader.path, "error", err)
 }
 
 // equal tells whether r and other found the same.

@@ -39,6 +39,31 @@ func newVersion(version string) *cobra.Command {
 	}
 }
 
-func newLogger(cmd *cobra.Command, level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+// logFormat is how the log is written.
+type logFormat string
+
+const (
+	logText logFormat = "text"
+	logJSON logFormat = "json"
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler, for a flag.
+func (f *logFormat) UnmarshalText(text []byte) error {
+	switch given := logFormat(text); given {
+	case logText, logJSON:
+		*f = given
+		return nil
+	}
+	return fmt.Errorf("unknown format %q: known are %s and %s", text, logText, logJSON)
+}
+
+// MarshalText implements encoding.TextMarshaler, for a flag's default.
+func (f logFormat) MarshalText() ([]byte, error) { return []byte(f), nil }
+
+func newLogger(cmd *cobra.Command, level slog.Level, format logFormat) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == logJSON {
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), options))
+	}
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), options))
 }

@@ -18,6 +18,7 @@ import (
 func newServe(version string) *cobra.Command {
 	o := app.Options{Server: apiserver.NewOptions(), Version: version, Identity: identity()}
 	var level slog.Level
+	var format logFormat
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Sample the brokers and serve the external metrics API",
@@ -34,8 +35,8 @@ func newServe(version string) *cobra.Command {
 			if err := checkServe(cmd, o); err != nil {
 				return err
 			}
-			o.Log = newLogger(cmd, level)
-			setLibraryLogs(cmd, level)
+			o.Log = newLogger(cmd, level, format)
+			setLibraryLogs(cmd, level, format)
 			a, err := app.New(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -51,6 +52,7 @@ func newServe(version string) *cobra.Command {
 	flags.StringVar(&o.Namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), defaultNamespace),
 		"`namespace` of celery-hpa itself, where its replicas elect a leader; by default $POD_NAMESPACE")
 	flags.TextVar(&level, "log-level", slog.LevelInfo, "least severe `level` to log: DEBUG, INFO, WARN or ERROR")
+	flags.TextVar(&format, "log-format", logText, "`format` of the log: text or json")
 	o.Server.AddLibraryFlags(library)
 	setSections(cmd, section{"Flags", flags, 100}, section{"Flags of the API server, without meaning for --local", library, 160})
 	return cmd
@@ -73,9 +75,9 @@ func identity() string {
 // server library only what is a level more severe than our own messages is of
 // interest; klog knows one logger per process. The Redis client logs what the
 // sampling loops report anyway.
-func setLibraryLogs(cmd *cobra.Command, level slog.Level) {
+func setLibraryLogs(cmd *cobra.Command, level slog.Level, format logFormat) {
 	const step = slog.LevelWarn - slog.LevelInfo
-	klog.SetSlogLogger(newLogger(cmd, level+step))
+	klog.SetSlogLogger(newLogger(cmd, level+step, format))
 	redis.DiscardClientLog()
 }
 

@@ -162,6 +162,6 @@ func (w *Writer) report(err error) {
 	}
 	w.reported = text
 	if err != nil {
-		w.log.Warn("The status of a CeleryBroker cannot be written", "err", err)
+		w.log.Warn("The status of a CeleryBroker cannot be written", "error", err)
 	}
 }
