@@ -159,7 +159,7 @@ func (f *fixture) fillBroker(t *testing.T) {
 	t.Helper()
 	broker := servers.StartRedis(t, servers.RedisOptions{})
 	must(t, broker.Admin().RPush(t.Context(), "celery", "{}").Err())
-	text := fmt.Sprintf("apiVersion: celery-hpa.io/v1alpha1\nkind: CeleryBroker\nmetadata: {namespace: demo, name: redis}\nspec: {url: {value: %q}}\n", broker.URL(0))
+	text := fmt.Sprintf("apiVersion: celery-hpa.io/v1alpha1\nkind: CeleryBroker\nmetadata: {namespace: demo, name: redis}\nspec: {url: {value: %q}, queues: [{name: celery}]}\n", broker.URL(0))
 	must(t, os.WriteFile(filepath.Join(f.folder, "brokers.yaml"), []byte(text), 0o600))
 }
 
