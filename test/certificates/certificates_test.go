@@ -2,10 +2,13 @@ package certificates_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 )
@@ -87,6 +91,7 @@ func (f *fixture) fromNothing(t *testing.T) {
 	r := f.startReplica(t, "first", usual())
 	f.awaitAnswers(t)
 	f.awaitOrder(t)
+	f.checkMetric(t)
 	if kind := f.secret(t).Type; kind != corev1.SecretTypeTLS {
 		t.Errorf("the Secret is of type %s", kind)
 	}
@@ -95,6 +100,28 @@ func (f *fixture) fromNothing(t *testing.T) {
 	}
 	if n := r.log.count("level=WARN"); n != 0 {
 		t.Errorf("%d warnings:\n%s", n, r.log)
+	}
+}
+
+// checkMetric compares /metrics with what is in the Secret.
+func (f *fixture) checkMetric(t *testing.T) {
+	t.Helper()
+	bundles, err := f.trusted(t.Context())
+	must(t, err)
+	config := f.cluster.RESTConfig()
+	config.Host, config.ServerName, config.CAData = fmt.Sprintf("https://127.0.0.1:%d", f.port), servingName, bundles[0]
+	direct, err := kubernetes.NewForConfig(config)
+	must(t, err)
+	text, err := direct.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+	must(t, err)
+	block, _ := pem.Decode(f.secret(t).Data["tls.crt"])
+	serving, err := x509.ParseCertificate(block.Bytes)
+	must(t, err)
+	const name = "celery_hpa_serving_certificate_expiry_timestamp_seconds"
+	_, value, _ := strings.Cut(string(text), "\n"+name+" ")
+	value, _, _ = strings.Cut(value, "\n")
+	if got, err := strconv.ParseFloat(value, 64); err != nil || int64(got) != serving.NotAfter.Unix() {
+		t.Errorf("%s is %q, want %d", name, value, serving.NotAfter.Unix())
 	}
 }
 

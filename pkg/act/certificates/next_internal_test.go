@@ -177,6 +177,25 @@ func TestDecodeNamesFlaws(t *testing.T) {
 	}
 }
 
+func TestSpoiltAgainAndAgain(t *testing.T) {
+	now := noon()
+	first := after(t, now, state{}, remake)
+	s := first
+	for range 20 {
+		s.flaw = noSecret
+		s = after(t, now, s, succeed)
+		if err := believe(s.trustedPEM, first.serving, "celery-hpa.n.svc", now); err != nil || !s.serving.Equal(first.serving) {
+			t.Fatalf("what is served is trusted no more: %v", err)
+		}
+	}
+	if n := len(s.trusted); n != mostTrusted {
+		t.Errorf("%d authorities, want %d", n, mostTrusted)
+	}
+	if s = after(t, now, s, renew, forget); len(s.trusted) != 1 {
+		t.Errorf("%d authorities in the end, want one", len(s.trusted))
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	s, _, _, err := options().next(state{}, noon(), time.Time{})
 	if err != nil {
@@ -248,11 +267,13 @@ func (w *world) pass(t *testing.T) {
 	if w.arrive() {
 		w.check(t)
 	}
-	if w.now.Before(w.since) {
-		return // the leader is still writing
+	since := w.since
+	if w.now.Before(since) {
+		since = time.Time{} // a caBundle is not written yet
+	} else {
+		w.accident()
 	}
-	w.accident()
-	s, what, _, err := options().next(w.secret, w.now, w.since)
+	s, what, _, err := options().next(w.secret, w.now, since)
 	if err != nil {
 		t.Fatal(err)
 	}
