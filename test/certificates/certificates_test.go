@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 )
@@ -34,6 +35,9 @@ func TestCertificates(t *testing.T) {
 		t.Run("a Secret that is spoilt under load", func(t *testing.T) { f.repairs(t, a, b) })
 		t.Run("a Secret that is deleted under load", f.remakes)
 	})
+	t.Run("only what is ours, and only what differs, is written", f.writesWhatDiffers)
+	t.Run("what is another server's is left alone", f.leavesOthersAlone)
+	t.Run("without webhooks", f.needsNoWebhooks)
 	f.checkNothingWasSaid(t)
 	f.checkEverybodyWasAsked(t)
 }
@@ -50,11 +54,7 @@ func (f *fixture) namesRights(t *testing.T) {
 			config, err := f.cluster.ConfigFor(tt.user)
 			must(t, err)
 			log := &transcript{}
-			options := usual()
-			options.Namespace = namespace
-			keeper, err := certificates.NewKeeper(config, options, func() bool { return true },
-				slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry())
-			must(t, err)
+			keeper := newKeeper(t, config, log)
 			for range 2 {
 				keeper.Prepare(t.Context())
 			}
@@ -64,6 +64,17 @@ func (f *fixture) namesRights(t *testing.T) {
 		})
 	}
 	f.deleteSecret(t)
+}
+
+// newKeeper makes one that leads.
+func newKeeper(t *testing.T, config *rest.Config, log *transcript) *certificates.Keeper {
+	t.Helper()
+	options := usual()
+	options.Namespace = namespace
+	keeper, err := certificates.NewKeeper(config, options, func() bool { return true },
+		slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry())
+	must(t, err)
+	return keeper
 }
 
 // someRights are parts of those of the manifests.

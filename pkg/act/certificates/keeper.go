@@ -35,7 +35,7 @@ const (
 const noSecret = "there is no Secret"
 
 // Keeper keeps the Secret, and provides the serving certificate in it. Make it with
-// NewKeeper, call Prepare, then Run. It is safe for concurrent use.
+// NewKeeper, call Prepare, then Run. As a provider it is safe for concurrent use.
 type Keeper struct {
 	options Options
 	secret  secret
@@ -138,33 +138,40 @@ func (k *Keeper) step(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s, leads := k.known(found), k.leads()
-	if !leads {
-		k.settled = settled{}
-	}
+	s := k.known(found)
 	if s.serving != nil {
 		k.serve(s, "Serving with the certificate of the Secret")
 	}
-	if leads && found != nil && s.flaw == "" {
-		k.settle(ctx, found.ResourceVersion, s.trustedPEM)
-	}
-	if !leads && (found != nil || s.serving != nil) {
+	if !k.leads() {
+		k.settled = settled{}
+		if found == nil && s.serving == nil {
+			return k.advance(ctx, found, s)
+		}
 		return false, needsLeader(s)
 	}
+	if found != nil && s.flaw == "" {
+		k.settle(ctx, found.ResourceVersion, s.trustedPEM)
+	}
+	return k.advance(ctx, found, s)
+}
+
+// advance writes what is to follow, if anything is.
+func (k *Keeper) advance(ctx context.Context, found *corev1.Secret, s state) (again bool, err error) {
 	after, what, why, err := k.options.next(s, time.Now(), k.settled.since)
 	if what == nothing || err != nil {
 		return false, err
 	}
-	err = k.secret.put(ctx, found, after.encoded())
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || (found != nil && apierrors.IsNotFound(err)) {
-		return true, err
-	}
-	if err != nil {
-		return false, err
+	if err := k.secret.put(ctx, found, after.encoded()); err != nil {
+		return isOutrun(err, found != nil), err
 	}
 	k.tell(ctx, what, why, s, after)
 	k.serve(after, "")
 	return true, nil
+}
+
+// isOutrun tells whether a write has failed because somebody else has written before.
+func isOutrun(err error, updating bool) bool {
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || (updating && apierrors.IsNotFound(err))
 }
 
 // known is what the Secret holds. Where that is nothing to serve, it is what was served

@@ -59,15 +59,24 @@ func (o Options) judge(s state, now time.Time, settled bool) (change, string) {
 	if why := o.unusable(s.serving, now); why != "" {
 		return renew, "the serving certificate " + why
 	}
-	signed := s.by == s.signer
+	if s.by != s.signer {
+		if settled {
+			return renew, "its new authority is trusted everywhere"
+		}
+		return nothing, ""
+	}
+	return rotate(s, now, settled)
+}
+
+// rotate is judge where nothing is wrong. The serving certificate goes first, so that it
+// lasts until the successor of its authority signs.
+func rotate(s state, now time.Time, settled bool) (change, string) {
 	switch {
-	case !signed && settled:
-		return renew, "its new authority is trusted everywhere"
-	case signed && due(s.serving, now):
+	case due(s.serving, now):
 		return renew, "a third of its life is left"
-	case signed && due(s.signer, now): // with a serving certificate that lasts until the successor signs
+	case due(s.signer, now):
 		return succeed, "a third of the authority's life is left"
-	case signed && settled && len(s.trusted) > 1:
+	case settled && len(s.trusted) > 1:
 		return forget, "nothing is served any more that others have signed"
 	}
 	return nothing, ""

@@ -123,6 +123,11 @@ func TestWhatIsMade(t *testing.T) {
 	if want := now.Add(365 * day); !s.serving.NotAfter.Equal(want) {
 		t.Errorf("the certificate ends at %s, want %s", s.serving.NotAfter, want)
 	}
+}
+
+func TestWhoBelieves(t *testing.T) {
+	now := noon()
+	s := after(t, now, state{}, remake)
 	if s.serving.IsCA || s.signer.MaxPathLen != 0 || !s.signer.MaxPathLenZero {
 		t.Error("somebody else may sign")
 	}
