@@ -120,4 +120,3 @@ func TestRunLooksWhenItIsTime(t *testing.T) {
 		}
 	})
 }
-
