@@ -192,6 +192,9 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 	content.Webhooks = a.workers.cluster.webhooks()
 	maps.Copy(content.Webhooks, a.zero.webhooks())
 	content.Pages = map[string]http.Handler{journal.Path: a.zero.journal}
+	if a.keeper != nil {
+		content.Certified = a.keeper.Ready
+	}
 	return apiserver.NewSecure(o.Server, content)
 }
 

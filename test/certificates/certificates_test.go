@@ -2,6 +2,7 @@ package certificates_test
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -44,11 +45,15 @@ func TestCertificates(t *testing.T) {
 
 func (f *fixture) namesRights(t *testing.T) {
 	f.apply(t, someRights)
-	for _, tt := range []struct{ user, want string }{
-		{"nobody", "get Secret celery-hpa/celery-hpa-serving-cert: the right to get secrets in namespace celery-hpa is missing, see deploy/manifests/10-rbac.yaml"},
-		{"reader", "create Secret celery-hpa/celery-hpa-serving-cert: the right to create secrets in namespace celery-hpa is missing"},
-		{"writer", "get APIService v1beta1.external.metrics.k8s.io: the right to get apiservices.apiregistration.k8s.io is missing"},
-		{"writer", "get ValidatingWebhookConfiguration celery-hpa: the right to get validatingwebhookconfigurations.admissionregistration.k8s.io is missing"},
+	for _, tt := range []struct {
+		user  string
+		ready bool
+		want  string
+	}{
+		{"nobody", false, "get Secret celery-hpa/celery-hpa-serving-cert: the right to get secrets in namespace celery-hpa is missing, see deploy/manifests/10-rbac.yaml"},
+		{"reader", false, "create Secret celery-hpa/celery-hpa-serving-cert: the right to create secrets in namespace celery-hpa is missing"},
+		{"writer", true, "get APIService v1beta1.external.metrics.k8s.io: the right to get apiservices.apiregistration.k8s.io is missing"},
+		{"writer", true, "get ValidatingWebhookConfiguration celery-hpa: the right to get validatingwebhookconfigurations.admissionregistration.k8s.io is missing"},
 	} {
 		t.Run(tt.user, func(t *testing.T) {
 			config, err := f.cluster.ConfigFor(tt.user)
@@ -60,6 +65,13 @@ func (f *fixture) namesRights(t *testing.T) {
 			}
 			if log.count(tt.want) != 1 || log.count("level=WARN") < 1 {
 				t.Errorf("want it said once that %s:\n%s", tt.want, log)
+			}
+			if err := keeper.Ready(); (err == nil) != tt.ready {
+				t.Errorf("ready: %v, want %t", err, tt.ready)
+			}
+			certificate, key := keeper.CurrentCertKeyContent()
+			if _, err := tls.X509KeyPair(certificate, key); err != nil {
+				t.Errorf("there is nothing to serve: %v", err)
 			}
 		})
 	}
@@ -180,6 +192,9 @@ func (f *fixture) repairsAtStart(t *testing.T) {
 	f.awaitOrder(t)
 	if n := r.log.count(`level=WARN msg="Made an authority and a serving certificate anew`); n != 1 {
 		t.Errorf("it is said %d times that all was made anew, want once:\n%s", n, r.log)
+	}
+	if n := r.log.count("Unhandled Error"); n != 0 {
+		t.Errorf("a library complains:\n%s", r.log)
 	}
 }
 

@@ -43,7 +43,10 @@ type Keeper struct {
 	leads   func() bool
 	said    *sayings
 
-	served    atomic.Pointer[state] // nil while there is nothing to serve
+	// nobodys is served while nothing else is: nobody trusts its authority, nor has the
+	// key of that. So probes are answered, and the API server asks in vain.
+	nobodys   state
+	served    atomic.Pointer[state] // nil while there is nothing of the Secret to serve
 	mu        sync.Mutex
 	listeners []dynamiccertificates.Listener
 
@@ -76,8 +79,13 @@ func NewKeeper(config *rest.Config, options Options, leads func() bool, log *slo
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the cluster: %w", err)
 	}
+	nobodys, _, _, err := options.next(state{}, time.Now(), time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	nobodys.key, nobodys.keyPEM = nil, nil
 	k := &Keeper{
-		options: options, leads: leads,
+		options: options, leads: leads, nobodys: nobodys,
 		secret:  secret{clients.CoreV1().Secrets(options.Namespace), options.Namespace, options.Secret},
 		bundles: newBundles(objects, options.Namespace),
 		said:    newSayings(log.With("secret", options.Namespace+"/"+options.Secret)),

@@ -1,6 +1,8 @@
 package certificates
 
 import (
+	"errors"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 )
@@ -25,13 +27,23 @@ func (k *Keeper) serve(s state, saying string) {
 // Name implements dynamiccertificates.CertKeyContentProvider.
 func (k *Keeper) Name() string { return "Secret " + k.secret.String() }
 
-// CurrentCertKeyContent implements dynamiccertificates.CertKeyContentProvider. Both are
-// PEM-encoded, and empty while there is nothing to serve.
-func (k *Keeper) CurrentCertKeyContent() (certificate, key []byte) {
-	if s := k.served.Load(); s != nil {
-		return s.servingPEM, s.servingKeyPEM
+// Ready is an error while this serves with a certificate that nobody trusts, for want of
+// one of the Secret.
+func (k *Keeper) Ready() error {
+	if k.served.Load() == nil {
+		return errors.New("there is no serving certificate yet; the log says why")
 	}
-	return nil, nil
+	return nil
+}
+
+// CurrentCertKeyContent implements dynamiccertificates.CertKeyContentProvider. Both are
+// PEM-encoded.
+func (k *Keeper) CurrentCertKeyContent() (certificate, key []byte) {
+	s := k.served.Load()
+	if s == nil {
+		s = &k.nobodys
+	}
+	return s.servingPEM, s.servingKeyPEM
 }
 
 // AddListener implements dynamiccertificates.Notifier: the listener is told whenever

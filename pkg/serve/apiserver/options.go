@@ -25,7 +25,7 @@ type Options struct {
 	// cluster that the process runs in.
 	Kubeconfig string
 	// Certificate is what to serve with, in place of the files that flags name or of a
-	// self-signed one. It may have nothing yet: then handshakes fail until it has.
+	// self-signed one. It must have something to serve at any time.
 	Certificate dynamiccertificates.CertKeyContentProvider
 
 	serving        *genericoptions.SecureServingOptionsWithLoopback
