@@ -8,7 +8,7 @@ IMAGE ?= celery-hpa:$(VERSION)
 CONTAINER_TOOL ?= docker
 BROKER ?= redis
 MODULES := . hack/tools hack/generators hack/localkube/kube
-SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh deploy/manifests/serving-cert.sh .ci/run
+SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh .ci/run
 
 # One set of flags for all that is compiled here, so that what program, tests and
 # control plane share is compiled once: static, without paths of this machine, and

@@ -15,6 +15,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/brokerstatus"
+	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 	"github.com/celery-hpa/celery-hpa/pkg/act/journal"
 	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
@@ -38,6 +39,9 @@ type Options struct {
 	// replica from the others, like the name of its pod. Both without meaning for
 	// Local.
 	Namespace, Identity string
+	// Certificates say which Secret holds the serving certificate, if any does; without
+	// meaning for Local. The namespace is filled in.
+	Certificates certificates.Options
 	// Version is the program's own, shown in a metric.
 	Version string
 	Log     *slog.Logger
@@ -51,13 +55,14 @@ type App struct {
 	group    *sampler.Group
 	workers  *workforce
 	provider *externalmetrics.Provider
-	zero     *zero // nil without a cluster
+	zero     *zero                // nil without a cluster
+	keeper   *certificates.Keeper // nil where the serving certificate is not ours to keep
 	sources  *sources
 	server   *apiserver.Server
 }
 
-// New reads the brokers file and opens the server's socket. It asks no broker
-// yet. Its error lists everything that is wrong with the file.
+// New reads the brokers file, and the serving certificate where that is kept in a
+// Secret, and opens the server's socket. It asks no broker yet. Its error lists everything that is wrong with the file.
 func New(ctx context.Context, o Options) (*App, error) {
 	store := snapshot.New()
 	exporter := promexport.New(store, time.Now)
@@ -77,6 +82,9 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.provider = externalmetrics.New(a.store, a.workers.fleetReader(), time.Now)
 	if !o.Local {
 		if a.zero, err = newZero(o, a.workers, a.provider, a.group, store); err != nil {
+			return nil, err
+		}
+		if err := a.keepCertificate(ctx, o); err != nil {
 			return nil, err
 		}
 	}
@@ -109,6 +117,9 @@ func (a *App) Run(ctx context.Context) error {
 		a.zero.start(ctx, running)
 		status := a.newStatusWriter()
 		running.Go(func() error { return status.Run(ctx) })
+	}
+	if a.keeper != nil {
+		running.Go(func() error { return a.keeper.Run(ctx) })
 	}
 	err := running.Wait()
 	a.group.Wait()
@@ -143,6 +154,23 @@ func (a *App) newStatusWriter() *brokerstatus.Writer {
 	return brokerstatus.New(c.objects, a.sources.resources, a.store, a.workers.heard.Fault, a.zero.elector.Leads, a.log)
 }
 
+// keepCertificate has the server serve with the certificate of a Secret, if one is named.
+func (a *App) keepCertificate(ctx context.Context, o Options) error {
+	if o.Certificates.Secret == "" {
+		return nil
+	}
+	o.Certificates.Namespace = o.Namespace
+	c := a.workers.cluster
+	var err error
+	a.keeper, err = certificates.NewKeeper(c.config, o.Certificates, a.zero.elector.Leads, o.Log, c.registry)
+	if err != nil {
+		return err
+	}
+	a.keeper.Prepare(ctx)
+	o.Server.Certificate = a.keeper
+	return nil
+}
+
 func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range append(OfProcess(o.Version, a.sources.file), a.exporter, a.workers.exporter) {
@@ -163,6 +191,9 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 	content.Webhooks = a.workers.cluster.webhooks()
 	maps.Copy(content.Webhooks, a.zero.webhooks())
 	content.Pages = map[string]http.Handler{journal.Path: a.zero.journal}
+	if a.keeper != nil {
+		content.Certified = a.keeper.Ready
+	}
 	return apiserver.NewSecure(o.Server, content)
 }
 

@@ -10,13 +10,17 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 	"github.com/celery-hpa/celery-hpa/pkg/app"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
 )
 
 func newServe(version string) *cobra.Command {
-	o := app.Options{Server: apiserver.NewOptions(), Version: version, Identity: identity()}
+	o := app.Options{
+		Server: apiserver.NewOptions(), Certificates: certificates.DefaultOptions(),
+		Version: version, Identity: identity(),
+	}
 	var level slog.Level
 	var format logFormat
 	cmd := &cobra.Command{
@@ -51,6 +55,11 @@ func newServe(version string) *cobra.Command {
 	o.Server.AddFlags(flags)
 	flags.StringVar(&o.Namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), defaultNamespace),
 		"`namespace` of celery-hpa itself, where its replicas elect a leader; by default $POD_NAMESPACE")
+	flags.StringVar(&o.Certificates.Secret, "serving-secret", "",
+		"`name` of the Secret in that namespace where celery-hpa keeps an authority and a serving certificate of its own, "+
+			"and has the API server trust them; without it, it serves with --tls-cert-file")
+	flags.DurationVar(&o.Certificates.Lifetime, "serving-certificate-lifetime", o.Certificates.Lifetime,
+		"how long a serving certificate of --serving-secret is good; it is renewed when a third of that is left")
 	flags.TextVar(&level, "log-level", slog.LevelInfo, "least severe `level` to log: DEBUG, INFO, WARN or ERROR")
 	flags.TextVar(&format, "log-format", logText, "`format` of the log: text or json")
 	o.Server.AddLibraryFlags(library)
@@ -91,6 +100,22 @@ func checkServe(cmd *cobra.Command, o app.Options) error {
 	}
 	if o.Local && o.Server.Kubeconfig != "" {
 		return errors.New("--local serves without a cluster: give either --local or --kubeconfig")
+	}
+	return checkCertificate(cmd, o)
+}
+
+// checkCertificate refuses to say in two ways what to serve with.
+func checkCertificate(cmd *cobra.Command, o app.Options) error {
+	changed := cmd.Flags().Changed
+	switch {
+	case o.Certificates.Secret == "" && changed("serving-certificate-lifetime"):
+		return errors.New("--serving-certificate-lifetime goes with --serving-secret")
+	case o.Certificates.Secret == "":
+		return nil
+	case o.Local:
+		return errors.New("--serving-secret is in a cluster, and --local serves without one, and without certificates")
+	case changed("tls-cert-file") || changed("tls-private-key-file") || changed("cert-dir"):
+		return errors.New("--serving-secret keeps a certificate; give it or one of your own, with --tls-cert-file and --tls-private-key-file")
 	}
 	return nil
 }

@@ -5,18 +5,21 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
+	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
 	"github.com/celery-hpa/celery-hpa/pkg/cli"
 )
@@ -26,6 +29,8 @@ const (
 	examples    = "../../deploy/examples"
 	apiService  = "v1beta1.external.metrics.k8s.io"
 	servingName = "celery-hpa.celery-hpa.svc"
+	// serviceAccount is how the API server knows celery-hpa.
+	serviceAccount = "system:serviceaccount:celery-hpa:celery-hpa"
 )
 
 // patience bounds every wait of these tests; none depends on its length.
@@ -41,9 +46,8 @@ func TestManifests(t *testing.T) {
 		c.kubectl(t, "apply", "--validate=strict", "-f", examples)
 	})
 	t.Run("the strictest pod security admits the pods", c.admitsPods)
-	t.Run("the script makes a certificate that is trusted", c.issuesCertificate)
-	t.Run("a renewal trusts the certificate that it replaces", c.renewsCertificate)
-	t.Run("applying them again keeps what the script did", c.keepsTrust)
+	t.Run("celery-hpa makes a certificate that is trusted", c.issuesCertificate)
+	t.Run("applying them again keeps that", c.keepsTrust)
 }
 
 func start(t *testing.T) cluster {
@@ -80,19 +84,8 @@ func (c cluster) admitsPods(t *testing.T) {
 }
 
 func (c cluster) issuesCertificate(t *testing.T) {
-	c.runScript(t)
+	c.keepCertificate(t)
 	c.verify(t, c.servingCert(t))
-}
-
-func (c cluster) renewsCertificate(t *testing.T) {
-	old := c.servingCert(t)
-	c.runScript(t)
-	renewed := c.servingCert(t)
-	if old.Equal(renewed) {
-		t.Error("the certificate is the same as before")
-	}
-	c.verify(t, old)
-	c.verify(t, renewed)
 }
 
 func (c cluster) keepsTrust(t *testing.T) {
@@ -100,13 +93,39 @@ func (c cluster) keepsTrust(t *testing.T) {
 	c.verify(t, c.servingCert(t))
 }
 
-func (c cluster) runScript(t *testing.T) {
+// keepCertificate does what celery-hpa does that leads, with its rights and the Secret of
+// its arguments.
+func (c cluster) keepCertificate(t *testing.T) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(manifests, "serving-cert.sh"))
-	cmd.Env = append(os.Environ(), "KUBECTL="+filepath.Join(c.BinDir(), "kubectl"), "KUBECONFIG="+c.Kubeconfig())
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	config, err := c.ConfigFor(serviceAccount, "system:serviceaccounts", "system:serviceaccounts:celery-hpa")
+	if err != nil {
+		t.Fatal(err)
 	}
+	options := certificates.DefaultOptions()
+	options.Namespace, options.Secret = "celery-hpa", "celery-hpa-serving-cert"
+	if !slices.Contains(arguments(t), "--serving-secret="+options.Secret) {
+		t.Fatalf("the arguments do not name the Secret: %q", arguments(t))
+	}
+	keeper, err := certificates.NewKeeper(config, options, func() bool { return true },
+		slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); !c.trusts(t); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: the certificate is trusted", patience)
+		}
+		keeper.Prepare(t.Context()) // which has its rights soon after they were applied
+	}
+}
+
+// trusts tells whether the APIService trusts the authority of the Secret.
+func (c cluster) trusts(t *testing.T) bool {
+	t.Helper()
+	var service struct{ Spec struct{ CABundle string } }
+	decode(t, c.kubectl(t, "get", "apiservice", apiService, "--output=yaml"), &service)
+	out := c.kubectl(t, "get", "secret", "--namespace=celery-hpa", "celery-hpa-serving-cert", "--ignore-not-found", "--output=jsonpath={.data.ca\\.crt}")
+	return out != "" && out == service.Spec.CABundle
 }
 
 // servingCert is the certificate that the pods would show.
@@ -140,9 +159,7 @@ func (c cluster) verify(t *testing.T, cert *x509.Certificate) {
 }
 
 func TestManifestsGiveArgumentsThatServeKnows(t *testing.T) {
-	var deployment appsv1.Deployment
-	find(t, filepath.Join(manifests, "30-deployment.yaml"), "Deployment", &deployment)
-	args := deployment.Spec.Template.Spec.Containers[0].Args
+	args := arguments(t)
 	serve, flags, err := cli.New("test").Find(args)
 	if err != nil || serve.Name() != "serve" {
 		t.Fatalf("%q runs %q, %v; want serve", args, serve.Name(), err)
@@ -150,6 +167,14 @@ func TestManifestsGiveArgumentsThatServeKnows(t *testing.T) {
 	if err := serve.ParseFlags(flags); err != nil {
 		t.Error(err)
 	}
+}
+
+// arguments are those of the pods.
+func arguments(t *testing.T) []string {
+	t.Helper()
+	var deployment appsv1.Deployment
+	find(t, filepath.Join(manifests, "30-deployment.yaml"), "Deployment", &deployment)
+	return deployment.Spec.Template.Spec.Containers[0].Args
 }
 
 func TestBrokersOfManifestsAndExamplesLoad(t *testing.T) {

@@ -1,6 +1,6 @@
 // Package leader has the replicas of celery-hpa agree on one that leads, by a Lease of
 // Kubernetes (coordination.k8s.io/v1) in celery-hpa's own namespace. Only the leader
-// puts targets to sleep.
+// puts targets to sleep, and renews the serving certificate.
 //
 // Whoever leads renews the lease every 2 s, and holds itself for the leader until 7 s
 // after it began its last good renewal. The others take the lease over once they have

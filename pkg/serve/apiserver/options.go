@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -23,6 +24,9 @@ type Options struct {
 	// Kubeconfig names the cluster that authenticates and authorizes. Empty: the
 	// cluster that the process runs in.
 	Kubeconfig string
+	// Certificate is what to serve with, in place of the files that flags name or of a
+	// self-signed one. It must have something to serve at any time.
+	Certificate dynamiccertificates.CertKeyContentProvider
 
 	serving        *genericoptions.SecureServingOptionsWithLoopback
 	authentication *genericoptions.DelegatingAuthenticationOptions
@@ -62,9 +66,8 @@ func (o *Options) applyTo(config *genericapiserver.Config, open []string) error 
 	if err := o.complete(); err != nil {
 		return err
 	}
-	loopback := []net.IP{net.IPv4(127, 0, 0, 1)}
-	if err := o.serving.MaybeDefaultWithSelfSignedCerts("localhost", nil, loopback); err != nil {
-		return fmt.Errorf("make a serving certificate: %w", err)
+	if err := o.certify(); err != nil {
+		return err
 	}
 	if err := o.serving.ApplyTo(&config.SecureServing, &config.LoopbackClientConfig); err != nil {
 		return fmt.Errorf("open the serving port: %w", err)
@@ -77,6 +80,19 @@ func (o *Options) applyTo(config *genericapiserver.Config, open []string) error 
 		return errors.Join(
 			fmt.Errorf("delegate authentication and authorization to the cluster: %w", err),
 			config.SecureServing.Listener.Close())
+	}
+	return nil
+}
+
+// certify decides what to serve with.
+func (o *Options) certify() error {
+	if o.Certificate != nil {
+		o.serving.ServerCert.GeneratedCert = o.Certificate
+		return nil
+	}
+	loopback := []net.IP{net.IPv4(127, 0, 0, 1)}
+	if err := o.serving.MaybeDefaultWithSelfSignedCerts("localhost", nil, loopback); err != nil {
+		return fmt.Errorf("make a serving certificate: %w", err)
 	}
 	return nil
 }

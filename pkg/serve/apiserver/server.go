@@ -36,6 +36,8 @@ type Content struct {
 	Webhooks map[string]http.Handler
 	// Pages answer requests of people, by path, who must have the right to get it.
 	Pages map[string]http.Handler
+	// Certified decides over /readyz as well, where it is not nil.
+	Certified func() error
 	// Ready and Alive decide over /readyz and /livez: nil is good, an error is
 	// shown to whoever asks.
 	Ready, Alive func() error
@@ -120,6 +122,9 @@ func newConfig(content Content) *genericapiserver.Config {
 	// Replaced by content.Metrics, which includes what this would serve.
 	config.EnableMetrics = false
 	config.ReadyzChecks = append(config.ReadyzChecks, check("brokers", content.Ready))
+	if content.Certified != nil {
+		config.ReadyzChecks = append(config.ReadyzChecks, check("serving-certificate", content.Certified))
+	}
 	config.LivezChecks = append(config.LivezChecks, check("sampling", content.Alive))
 	namer := openapinamer.NewDefinitionNamer(apiserver.Scheme)
 	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openAPIDefinitions, namer)
