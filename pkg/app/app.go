@@ -21,6 +21,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
+	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver/delegate"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/externalmetrics"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/promexport"
 )
@@ -42,6 +43,9 @@ type Options struct {
 	// Certificates say which Secret holds the serving certificate, if any does; without
 	// meaning for Local. The namespace is filled in.
 	Certificates certificates.Options
+	// Delegate is another server of external metrics, which is asked for those that are
+	// not ours. Without meaning for Local.
+	Delegate delegate.Options
 	// Version is the program's own, shown in a metric.
 	Version string
 	Log     *slog.Logger
@@ -57,6 +61,7 @@ type App struct {
 	provider *externalmetrics.Provider
 	zero     *zero                // nil without a cluster
 	keeper   *certificates.Keeper // nil where the serving certificate is not ours to keep
+	other    *delegate.Provider   // nil where nothing is passed on to another server
 	sources  *sources
 	server   *apiserver.Server
 }
@@ -117,6 +122,9 @@ func (a *App) Run(ctx context.Context) error {
 		a.zero.start(ctx, running)
 		status := a.newStatusWriter()
 		running.Go(func() error { return status.Run(ctx) })
+	}
+	if a.other != nil {
+		running.Go(func() error { return a.other.Run(ctx) })
 	}
 	if a.keeper != nil {
 		running.Go(func() error { return a.keeper.Run(ctx) })
@@ -186,6 +194,13 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 	if o.Local {
 		content.Metrics = metricsHandler(registry)
 		return apiserver.NewLocal(ctx, o.Listen, content)
+	}
+	if o.Delegate.URL != "" {
+		var err error
+		if a.other, err = delegate.New(a.workers.cluster.config, o.Delegate, a.provider, o.Log); err != nil {
+			return nil, err
+		}
+		content.Provider = a.other
 	}
 	content.Metrics = metricsHandler(registry, a.workers.cluster.registry)
 	content.Webhooks = a.workers.cluster.webhooks()

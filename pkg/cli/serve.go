@@ -60,6 +60,12 @@ func newServe(version string) *cobra.Command {
 			"and has the API server trust them; without it, it serves with --tls-cert-file")
 	flags.DurationVar(&o.Certificates.Lifetime, "serving-certificate-lifetime", o.Certificates.Lifetime,
 		"how long a serving certificate of --serving-secret is good; it is renewed when a third of that is left")
+	flags.StringVar(&o.Delegate.URL, "delegate", "",
+		"`https://HOST:PORT` of another server of external metrics, which is asked for all metrics that are not celery-hpa's")
+	flags.StringVar(&o.Delegate.CAFile, "delegate-ca-file", "",
+		"`file` with the authorities of that server's certificate; by default those of the cluster")
+	flags.BoolVar(&o.Delegate.SkipVerify, "delegate-insecure-skip-tls-verify", false,
+		"take any certificate of that server, as an APIService with insecureSkipTLSVerify does")
 	flags.TextVar(&level, "log-level", slog.LevelInfo, "least severe `level` to log: DEBUG, INFO, WARN or ERROR")
 	flags.TextVar(&format, "log-format", logText, "`format` of the log: text or json")
 	o.Server.AddLibraryFlags(library)
@@ -100,6 +106,12 @@ func checkServe(cmd *cobra.Command, o app.Options) error {
 	}
 	if o.Local && o.Server.Kubeconfig != "" {
 		return errors.New("--local serves without a cluster: give either --local or --kubeconfig")
+	}
+	if o.Local && o.Delegate.URL != "" {
+		return errors.New("--delegate is for a cluster, and --local serves without one")
+	}
+	if err := o.Delegate.Validate("celery-hpa", "celery-hpa."+o.Namespace, "celery-hpa."+o.Namespace+".svc"); err != nil {
+		return err
 	}
 	return checkCertificate(cmd, o)
 }

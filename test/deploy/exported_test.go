@@ -1,7 +1,10 @@
 package deploy_test
 
 import (
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
+	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 	"github.com/celery-hpa/celery-hpa/pkg/act/journal"
 	"github.com/celery-hpa/celery-hpa/pkg/act/leader"
 	"github.com/celery-hpa/celery-hpa/pkg/app"
@@ -141,12 +145,37 @@ func registerDone(t *testing.T, registry *register) {
 		t.Fatal(err)
 	}
 	decisions.Decided(scaled(), idle.Observation{Replicas: 1}, idle.Decision{Cause: idle.Window, Remaining: time.Hour}, time.Now())
+	certificate := certificates.DefaultOptions()
+	certificate.Secret, certificate.Namespace = "celery-hpa-serving-cert", "celery-hpa"
+	keeper, err := certificates.NewKeeper(&rest.Config{Host: emptyCluster(t), ContentConfig: rest.ContentConfig{ContentType: "application/json"}}, certificate, elector.Leads, log, registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper.Prepare(t.Context())
 	if _, err := admission.NewVictims(nil, nil, nil, log, registry); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := admission.NewLooks(nil, nil, nil, log, registry); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// emptyCluster is the address of an API server that has nothing, and takes everything.
+func emptyCluster(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Method == http.MethodGet {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}`)
+			return
+		}
+		object, _ := io.ReadAll(r.Body) // before the answer begins
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write(object)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 // scaled is a target.

@@ -59,8 +59,11 @@ func page(t *testing.T) map[string]documented {
 	return rows
 }
 
-// withRabbitMQ is a metric that there is with RabbitMQ alone.
-const withRabbitMQ = "celery_hpa_broker_delayed_messages"
+// There is one metric with RabbitMQ alone, and one with --serving-secret alone.
+const (
+	withRabbitMQ      = "celery_hpa_broker_delayed_messages"
+	withServingSecret = "celery_hpa_serving_certificate_expiry_timestamp_seconds"
+)
 
 // checkMetricsPage compares the page with what Prometheus was told.
 func (s *scenario) checkMetricsPage(t *testing.T) {
@@ -76,6 +79,7 @@ func (s *scenario) checkMetricsPage(t *testing.T) {
 		}
 	}
 	delete(want, withRabbitMQ)
+	delete(want, withServingSecret)
 	var names []string
 	s.monitor.get(t, "label/__name__/values", nil, &names)
 	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "celery_") })

@@ -18,6 +18,8 @@ import (
 	generatedcore "sigs.k8s.io/custom-metrics-apiserver/pkg/generated/openapi/core"
 	generatedexternal "sigs.k8s.io/custom-metrics-apiserver/pkg/generated/openapi/externalmetrics"
 	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
+
+	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver/delegate"
 )
 
 const name = "celery-hpa"
@@ -126,6 +128,10 @@ func newConfig(content Content) *genericapiserver.Config {
 		config.ReadyzChecks = append(config.ReadyzChecks, check("serving-certificate", content.Certified))
 	}
 	config.LivezChecks = append(config.LivezChecks, check("sampling", content.Alive))
+	chain := config.BuildHandlerChainFunc
+	config.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
+		return delegate.Heed(chain(handler, c))
+	}
 	namer := openapinamer.NewDefinitionNamer(apiserver.Scheme)
 	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openAPIDefinitions, namer)
 	config.OpenAPIConfig.Info.Title = name
