@@ -1,18 +1,10 @@
 package deploy
 
-import (
-	"embed"
-	"io/fs"
-)
+import _ "embed"
 
-//go:embed manifests/*.yaml
-var files embed.FS
+//go:embed manifests/install.yaml
+var install []byte
 
-// Manifests are the files of the folder manifests.
-func Manifests() fs.FS {
-	sub, err := fs.Sub(files, "manifests")
-	if err != nil {
-		panic(err) // the folder is embedded above
-	}
-	return sub
-}
+// Install returns the documents that an administrator applies: the chart as it is
+// rendered without values.
+func Install() []byte { return append([]byte(nil), install...) }

@@ -142,7 +142,7 @@ func gather(t *testing.T, registry *prometheus.Registry) map[string][]string {
 	}
 	known := map[string][]string{}
 	for _, family := range families {
-		var labels []string
+		labels := []string{}
 		for _, pair := range family.GetMetric()[0].GetLabel() {
 			labels = append(labels, pair.GetName())
 		}

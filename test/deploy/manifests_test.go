@@ -1,28 +1,21 @@
 package deploy_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
 	"github.com/celery-hpa/celery-hpa/pkg/brokersfile"
-	"github.com/celery-hpa/celery-hpa/pkg/cli"
 )
 
 const (
-	manifests   = "../../deploy/manifests"
+	install     = "../../deploy/manifests/install.yaml"
 	examples    = "../../deploy/examples"
 	apiService  = "v1beta1.external.metrics.k8s.io"
 	servingName = "celery-hpa.celery-hpa.svc"
@@ -31,19 +24,22 @@ const (
 // patience bounds every wait of these tests; none depends on its length.
 const patience = 60 * time.Second
 
-// cluster is a control plane with the manifests applied.
+// cluster is a control plane.
 type cluster struct{ *localkube.Cluster }
 
 func TestManifests(t *testing.T) {
 	c := start(t)
-	c.kubectl(t, "apply", "--validate=strict", "-f", manifests)
+	c.kubectl(t, "apply", "--validate=strict", "-f", install)
 	t.Run("the examples go with them", func(t *testing.T) {
 		c.kubectl(t, "apply", "--validate=strict", "-f", examples)
 	})
 	t.Run("the strictest pod security admits the pods", c.admitsPods)
-	t.Run("the script makes a certificate that is trusted", c.issuesCertificate)
-	t.Run("a renewal trusts the certificate that it replaces", c.renewsCertificate)
-	t.Run("applying them again keeps what the script did", c.keepsTrust)
+	t.Run("celery-hpa may read CeleryBrokers, and say how they do", c.knowsBrokers)
+	t.Run("applying them again keeps what celery-hpa has written", c.keepsWrites)
+	t.Run("deleting them leaves nothing", func(t *testing.T) {
+		c.kubectl(t, "delete", "--ignore-not-found", "-f", install, "--timeout="+patience.String())
+		c.expectLeft(t)
+	})
 }
 
 func start(t *testing.T) cluster {
@@ -79,96 +75,62 @@ func (c cluster) admitsPods(t *testing.T) {
 	}
 }
 
-func (c cluster) issuesCertificate(t *testing.T) {
-	c.runScript(t)
-	c.verify(t, c.servingCert(t))
-}
-
-func (c cluster) renewsCertificate(t *testing.T) {
-	old := c.servingCert(t)
-	c.runScript(t)
-	renewed := c.servingCert(t)
-	if old.Equal(renewed) {
-		t.Error("the certificate is the same as before")
+func (c cluster) knowsBrokers(t *testing.T) {
+	for _, tt := range []struct {
+		verb, resource string
+		want           bool
+	}{
+		{"get", "celerybrokers", true},
+		{"list", "celerybrokers", true},
+		{"watch", "celerybrokers", true},
+		{"patch", "celerybrokers/status", true},
+		{"patch", "celerybrokers", false},
+		{"delete", "celerybrokers", false},
+	} {
+		if got := c.may(t, "default", tt.verb, tt.resource); got != tt.want {
+			t.Errorf("%s %s: %t, want %t", tt.verb, tt.resource, got, tt.want)
+		}
 	}
-	c.verify(t, old)
-	c.verify(t, renewed)
 }
 
-func (c cluster) keepsTrust(t *testing.T) {
-	c.kubectl(t, "apply", "-f", manifests)
-	c.verify(t, c.servingCert(t))
-}
-
-func (c cluster) runScript(t *testing.T) {
+// may asks the API server whether celery-hpa may do something to a resource of a
+// namespace, or to a subresource (RESOURCE/SUBRESOURCE).
+func (c cluster) may(t *testing.T, namespace, verb, resource string) bool {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(manifests, "serving-cert.sh"))
-	cmd.Env = append(os.Environ(), "KUBECTL="+filepath.Join(c.BinDir(), "kubectl"), "KUBECONFIG="+c.Kubeconfig())
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	resource, subresource, _ := strings.Cut(resource, "/")
+	out, err := c.Kubectl(t.Context(), "auth", "can-i", "--as=system:serviceaccount:celery-hpa:celery-hpa",
+		verb, resource, "--subresource="+subresource, "--namespace="+namespace) // which fails where the answer is no
+	answer := strings.TrimSpace(string(out))
+	if answer != "yes" && answer != "no" {
+		t.Fatalf("%q, %v", answer, err)
 	}
+	return answer == "yes"
 }
 
-// servingCert is the certificate that the pods would show.
-func (c cluster) servingCert(t *testing.T) *x509.Certificate {
-	t.Helper()
-	var secret corev1.Secret
-	decode(t, c.kubectl(t, "get", "secret", "--namespace=celery-hpa", "celery-hpa-serving-cert", "--output=yaml"), &secret)
-	block, _ := pem.Decode(secret.Data[corev1.TLSCertKey])
-	if block == nil {
-		t.Fatal("the Secret holds no certificate")
+func (c cluster) keepsWrites(t *testing.T) {
+	p := c.runProgram(t)
+	want := c.written(t)
+	for _, apply := range [][]string{{"apply"}, {"apply", "--server-side"}, {"apply", "--server-side", "--force-conflicts"}} {
+		c.kubectl(t, append(apply, "-f", install)...)
+		c.expectWritten(t, want)
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	p.stop(t)
+}
+
+func TestBrokersOfExamplesLoad(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(examples, "broker-with-password.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cert
-}
-
-// verify checks the certificate as the API server does.
-func (c cluster) verify(t *testing.T, cert *x509.Certificate) {
-	t.Helper()
-	var service struct{ Spec struct{ CABundle []byte } }
-	decode(t, c.kubectl(t, "get", "apiservice", apiService, "--output=yaml"), &service)
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(service.Spec.CABundle) {
-		t.Fatal("the APIService holds no certificate to trust")
-	}
-	if _, err := cert.Verify(x509.VerifyOptions{DNSName: servingName, Roots: roots}); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestManifestsGiveArgumentsThatServeKnows(t *testing.T) {
-	var deployment appsv1.Deployment
-	find(t, filepath.Join(manifests, "30-deployment.yaml"), "Deployment", &deployment)
-	args := deployment.Spec.Template.Spec.Containers[0].Args
-	serve, flags, err := cli.New("test").Find(args)
-	if err != nil || serve.Name() != "serve" {
-		t.Fatalf("%q runs %q, %v; want serve", args, serve.Name(), err)
-	}
-	if err := serve.ParseFlags(flags); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestBrokersOfManifestsAndExamplesLoad(t *testing.T) {
-	for _, path := range []string{
-		filepath.Join(manifests, "20-brokers.yaml"),
-		filepath.Join(examples, "broker-with-password.yaml"),
-	} {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			folder := t.TempDir()
-			var documents corev1.ConfigMap
-			find(t, path, "ConfigMap", &documents)
-			project(t, folder, documents.Data)
-			var urls corev1.Secret
-			find(t, path, "Secret", &urls)
-			project(t, folder, urls.StringData)
-			if brokers, err := brokersfile.Load(filepath.Join(folder, "brokers.yaml")); err != nil || len(brokers) != 1 {
-				t.Errorf("loaded %d brokers, %v; want one", len(brokers), err)
-			}
-		})
+	folder := t.TempDir()
+	var documents corev1.ConfigMap
+	find(t, string(text), "ConfigMap", &documents)
+	project(t, folder, documents.Data)
+	var urls corev1.Secret
+	find(t, string(text), "Secret", &urls)
+	project(t, folder, urls.StringData)
+	if brokers, err := brokersfile.Load(filepath.Join(folder, "brokers.yaml")); err != nil || len(brokers) != 1 {
+		t.Errorf("loaded %d brokers, %v; want one", len(brokers), err)
 	}
 }
 
@@ -179,26 +141,5 @@ func project(t *testing.T, folder string, files map[string]string) {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// find decodes the document of that kind, if the file has one.
-func find(t *testing.T, path, kind string, into any) {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for document := range bytes.SplitSeq(text, []byte("\n---\n")) {
-		if bytes.Contains(document, []byte("\nkind: "+kind+"\n")) {
-			decode(t, string(document), into)
-		}
-	}
-}
-
-func decode(t *testing.T, text string, into any) {
-	t.Helper()
-	if err := yaml.Unmarshal([]byte(strings.TrimSpace(text)), into); err != nil {
-		t.Fatal(err)
 	}
 }
