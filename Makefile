@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE ?= celery-hpa:$(VERSION)
 CONTAINER_TOOL ?= docker
 BROKER ?= redis
-MODULES := . hack/tools hack/generators hack/localkube/kube
+MODULES := . hack/tools hack/generators hack/charttools hack/charttools/kubescore hack/localkube/kube
 SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh .ci/run
 
 # One set of flags for all that is compiled here, so that what program, tests and
@@ -21,6 +21,13 @@ export GOFLAGS := -trimpath -buildvcs=false -gcflags=all=-dwarf=false $(GOFLAGS)
 TOOL := go tool -modfile=hack/tools/go.mod
 LINT := $(TOOL) golangci-lint
 TEST := $(TOOL) gotestsum --format=testname --
+
+# So are those for the chart. What Helm is told by the user's settings has no part here.
+CHART_TOOL := go tool -modfile=hack/charttools/go.mod
+HELM := env HELM_CONFIG_HOME=/nonexistent HELM_DATA_HOME=/nonexistent $(CHART_TOOL) helm.sh/helm/v4/cmd/helm
+CHART := deploy/helm/celery-hpa
+# What deploy/manifests/install.yaml holds. Only Helm knows what to keep.
+RENDER := cat deploy/helm/namespace.yaml && $(HELM) template celery-hpa $(CHART) --namespace celery-hpa --kube-version 1.37.0 --set crds.keep=false
 
 .PHONY: help
 help: ## List the targets
@@ -48,7 +55,7 @@ control-plane: ## Build the control plane of demo and tests, once for each versi
 	@go run ./hack/localkube/cmd/localkube-build
 
 .PHONY: test
-test: setup control-plane ## Run every test
+test: setup control-plane chart-tools ## Run every test
 	@go run ./hack/progress/cmd/step "compiling the tests" go test -run '^$$' ./...
 	$(TEST) -timeout 30m ./...
 
@@ -96,8 +103,41 @@ generate: ## Generate the definition of the CeleryBroker resource from the Go ty
 verify-generate: ## Fail if what "make generate" writes is not up to date
 	@diff <($(GENERATE_CRD)) deploy/helm/celery-hpa/files/crd.yaml
 
+.PHONY: chart-tools
+chart-tools: ## Build Helm and what the chart is checked with, once for each version (minutes)
+	@go run ./hack/progress/cmd/step "building Helm" $(CHART_TOOL) -n helm.sh/helm/v4/cmd/helm
+	@go run ./hack/progress/cmd/step "building Helm 3" $(CHART_TOOL) -n helm.sh/helm/v3/cmd/helm
+	@go run ./hack/progress/cmd/step "building kubeconform" $(CHART_TOOL) -n github.com/yannh/kubeconform/cmd/kubeconform
+
+# Left out of kube-score, which cannot know: a NetworkPolicy is the cluster's to decide; a
+# limit of CPU would age the samples just when there is most to do; nothing is written but
+# the log; an image is pulled again only if its tag moves; pods are spread by
+# topologySpreadConstraints in place of anti-affinity.
+KUBE_SCORE := go tool -modfile=hack/charttools/kubescore/go.mod kube-score score --ignore-test pod-networkpolicy --ignore-container-cpu-limit \
+	--ignore-test container-ephemeral-storage-request-and-limit \
+	--ignore-test container-image-pull-policy --ignore-test deployment-has-host-podantiaffinity
+
+.PHONY: chart-lint
+chart-lint: ## Check the chart: helm lint, helm-unittest, kube-score
+	$(HELM) lint --strict $(CHART)
+	$(HELM) lint --strict $(CHART) --values $(CHART)/tests/all-values.yaml
+	$(CHART_TOOL) helm-unittest $(CHART)
+	set -o pipefail; $(HELM) template celery-hpa $(CHART) --namespace celery-hpa | $(KUBE_SCORE) -
+
+.PHONY: manifests
+manifests: ## Write what is generated from the chart, and for it
+	cp deploy/grafana/celery-hpa.json $(CHART)/files/dashboard.json
+	cp deploy/prometheus/rules.yaml $(CHART)/files/rules.yaml
+	text=$$($(RENDER)) && echo "$$text" >deploy/manifests/install.yaml
+
+.PHONY: verify-manifests
+verify-manifests: ## Fail if "make manifests" would change something
+	diff deploy/grafana/celery-hpa.json $(CHART)/files/dashboard.json
+	diff deploy/prometheus/rules.yaml $(CHART)/files/rules.yaml
+	text=$$($(RENDER)) && diff deploy/manifests/install.yaml - <<<"$$text"
+
 .PHONY: verify
-verify: verify-format verify-modules verify-generate verify-requirements ## Run every verify-* target
+verify: verify-format verify-modules verify-generate verify-requirements verify-manifests ## Run every verify-* target
 
 .PHONY: verify-format
 verify-format: ## Fail if Go code is not formatted

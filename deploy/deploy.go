@@ -1,25 +1,16 @@
 package deploy
 
-import (
-	"embed"
-	"io/fs"
-	"slices"
-)
+import _ "embed"
 
-//go:embed manifests/*.yaml
-var files embed.FS
+//go:embed manifests/install.yaml
+var install []byte
+
+// Install returns the documents that an administrator applies: the chart as it is
+// rendered without values.
+func Install() []byte { return append([]byte(nil), install...) }
 
 //go:embed helm/celery-hpa/files/crd.yaml
 var customResources []byte
 
 // CustomResources is the definition of the resource CeleryBroker.
-func CustomResources() []byte { return slices.Clone(customResources) }
-
-// Manifests are the files of the folder manifests.
-func Manifests() fs.FS {
-	sub, err := fs.Sub(files, "manifests")
-	if err != nil {
-		panic(err) // the folder is embedded above
-	}
-	return sub
-}
+func CustomResources() []byte { return append([]byte(nil), customResources...) }

@@ -44,7 +44,7 @@ func (p *Playground) apply(ctx context.Context) error {
 
 // applyWebhook applies the webhooks of the manifests, but for where celery-hpa is.
 func (p *Playground) applyWebhook(ctx context.Context) error {
-	text, err := documents.Of("ValidatingWebhookConfiguration")
+	text, err := Webhooks()
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,10 @@ func (p *Playground) applyText(ctx context.Context, text []byte) error {
 func Rights() ([]byte, error) {
 	return documents.Of("Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 }
+
+// Webhooks returns the document of the manifests by which the API server asks
+// celery-hpa.
+func Webhooks() ([]byte, error) { return documents.Of("ValidatingWebhookConfiguration") }
 
 // credentials gives celery-hpa the rights of its service account and a serving
 // certificate.

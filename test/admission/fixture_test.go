@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +29,6 @@ import (
 const patience = 90 * time.Second
 
 const (
-	manifest          = "../../deploy/manifests/50-webhook.yaml"
 	configurationName = "celery-hpa"
 	hpaUser           = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 	ourUser           = "system:serviceaccount:celery-hpa:celery-hpa"
@@ -160,7 +158,7 @@ type zeroTargets interface {
 // register applies what is shipped, for a server at another address.
 func (f *fixture) register(t *testing.T, url string) {
 	t.Helper()
-	text, err := os.ReadFile(manifest)
+	text, err := playground.Webhooks()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (f *fixture) namesRights(t *testing.T) {
 		ready bool
 		want  string
 	}{
-		{"nobody", false, "get Secret celery-hpa/celery-hpa-serving-cert: the right to get secrets in namespace celery-hpa is missing, see deploy/manifests/10-rbac.yaml"},
+		{"nobody", false, "get Secret celery-hpa/celery-hpa-serving-cert: the right to get secrets in namespace celery-hpa is missing, see docs/install.md"},
 		{"reader", false, "create Secret celery-hpa/celery-hpa-serving-cert: the right to create secrets in namespace celery-hpa is missing"},
 		{"writer", true, "get APIService v1beta1.external.metrics.k8s.io: the right to get apiservices.apiregistration.k8s.io is missing"},
 		{"writer", true, "get ValidatingWebhookConfiguration celery-hpa: the right to get validatingwebhookconfigurations.admissionregistration.k8s.io is missing"},
@@ -106,7 +106,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: writer, namespace: celery-hpa}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: "celery-hpa:serving-certificate"}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: "celery-hpa:serving-cert"}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: writer}]
 `
 

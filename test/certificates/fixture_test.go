@@ -30,14 +30,13 @@ import (
 const patience = 90 * time.Second
 
 const (
-	namespace       = "celery-hpa"
-	secretName      = "celery-hpa-serving-cert"
-	servingName     = "celery-hpa.celery-hpa.svc"
-	webhooksName    = "celery-hpa"
-	apiServiceName  = "v1beta1.external.metrics.k8s.io"
-	ourUser         = "system:serviceaccount:celery-hpa:celery-hpa"
-	hpaUser         = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
-	webhookManifest = "../../deploy/manifests/50-webhook.yaml"
+	namespace      = "celery-hpa"
+	secretName     = "celery-hpa-serving-cert"
+	servingName    = "celery-hpa.celery-hpa.svc"
+	webhooksName   = "celery-hpa"
+	apiServiceName = "v1beta1.external.metrics.k8s.io"
+	ourUser        = "system:serviceaccount:celery-hpa:celery-hpa"
+	hpaUser        = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 )
 
 // fixture is one control plane for all rules.
@@ -115,7 +114,7 @@ func groups(namespace string) []string {
 // register applies the webhooks as they are shipped, but for the port.
 func (f *fixture) register(t *testing.T) {
 	t.Helper()
-	text, err := os.ReadFile(webhookManifest)
+	text, err := playground.Webhooks()
 	must(t, err)
 	var object admissionregistrationv1.ValidatingWebhookConfiguration
 	must(t, yaml.UnmarshalStrict(text, &object))

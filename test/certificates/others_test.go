@@ -93,7 +93,7 @@ func (f *fixture) needsNoWebhooks(t *testing.T) {
 	for range 2 {
 		keeper.Prepare(t.Context())
 	}
-	const want = "there is no ValidatingWebhookConfiguration celery-hpa; apply deploy/manifests/50-webhook.yaml"
+	const want = "there is no ValidatingWebhookConfiguration celery-hpa; see docs/install.md"
 	if log.count(want) != 1 || log.count("level=WARN") != 0 {
 		t.Errorf("want it said once that %s:\n%s", want, log)
 	}

@@ -1,4 +1,5 @@
-// Package deploy proves what the folder deploy offers: that a cluster takes the
-// manifests, that dashboard, alerts and pages speak of metrics that exist, and that alerts
-// fire when they should.
+// Package deploy proves what the folder deploy offers: that a cluster takes the chart
+// and the manifests, by every version of Helm and way of applying, that an upgrade keeps
+// what celery-hpa has written and an uninstall leaves nothing, and that dashboard and
+// alerts speak of metrics that exist.
 package deploy

@@ -24,7 +24,7 @@ type alert struct {
 func alerts(t *testing.T) []alert {
 	t.Helper()
 	var file struct{ Groups []struct{ Rules []alert } }
-	if err := yaml.Unmarshal([]byte(read(t, rules)), &file); err != nil {
+	if err := yaml.Unmarshal([]byte(readFile(t, rules)), &file); err != nil {
 		t.Fatal(err)
 	}
 	if len(file.Groups) != 1 || len(file.Groups[0].Rules) == 0 {
@@ -33,7 +33,7 @@ func alerts(t *testing.T) []alert {
 	return file.Groups[0].Rules
 }
 
-func read(t *testing.T, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -51,7 +51,7 @@ func TestAlertsAreOnMetricsThatExist(t *testing.T) {
 
 // TestAlertsSayWhatToDo looks at what a person gets, and at what he is sent to.
 func TestAlertsSayWhatToDo(t *testing.T) {
-	page, tests := read(t, alertsPage), read(t, rulesTests)
+	page, tests := readFile(t, alertsPage), readFile(t, rulesTests)
 	for _, a := range alerts(t) {
 		t.Run(a.Alert, func(t *testing.T) {
 			if s := a.Labels["severity"]; s != "critical" && s != "warning" {

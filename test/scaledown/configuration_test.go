@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	client "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/celery-hpa/celery-hpa/hack/playground"
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
@@ -152,7 +152,7 @@ func (f *fixture) keepersAgree(t *testing.T) {
 // register applies what is shipped, for a server at another address.
 func (f *fixture) register(t *testing.T, url string) {
 	t.Helper()
-	text, err := os.ReadFile("../../deploy/manifests/50-webhook.yaml")
+	text, err := playground.Webhooks()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // NoticePath is where Notice is to be served: what the webhook notice.celery-hpa.io of
-// deploy/manifests/50-webhook.yaml asks.
+// the chart asks.
 const NoticePath = "/admission/notice"
 
 // longestWarning is what the API server cuts a warning to, in characters

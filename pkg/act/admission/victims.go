@@ -17,7 +17,7 @@ import (
 )
 
 // VictimsPath is where Victims is to be served: what the webhook victims.celery-hpa.io
-// of deploy/manifests/50-webhook.yaml asks.
+// of the chart asks.
 const VictimsPath = "/admission/victims"
 
 // markBudget bounds the writing of costs. The API server waits for 2 s (timeoutSeconds

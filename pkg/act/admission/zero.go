@@ -16,7 +16,7 @@ import (
 )
 
 // ZeroPath is where Zero is to be served: what the webhook zero.celery-hpa.io of
-// deploy/manifests/50-webhook.yaml asks.
+// the chart asks.
 const ZeroPath = "/admission/zero"
 
 // mostReasons is how many things a refusal or a warning names.

@@ -22,7 +22,6 @@ type bundle struct {
 	client         dynamic.ResourceInterface
 	kind, resource string
 	name           string
-	manifest       string // which has it
 	// set writes the authorities, in base64, wherever the object names our Service.
 	set func(object map[string]any, namespace, trusted string) (changed bool, err error)
 
@@ -35,13 +34,13 @@ func newBundles(objects dynamic.Interface, namespace string) []*bundle {
 	return []*bundle{
 		{
 			client: objects.Resource(services), kind: "APIService", resource: services.GroupResource().String(),
-			name: "v1beta1.external.metrics.k8s.io", manifest: "deploy/manifests/40-apiservice.yaml",
-			set: setService, namespace: namespace,
+			name: "v1beta1.external.metrics.k8s.io",
+			set:  setService, namespace: namespace,
 		},
 		{
 			client: objects.Resource(webhooks), kind: "ValidatingWebhookConfiguration", resource: webhooks.GroupResource().String(),
-			name: "celery-hpa", manifest: "deploy/manifests/50-webhook.yaml",
-			set: setWebhooks, namespace: namespace,
+			name: "celery-hpa",
+			set:  setWebhooks, namespace: namespace,
 		},
 	}
 }
@@ -64,7 +63,7 @@ func (b *bundle) keep(ctx context.Context, trusted []byte) (wrote bool, err erro
 func (b *bundle) compareAndUpdate(ctx context.Context, trusted string) (wrote bool, err error) {
 	object, err := b.client.Get(ctx, b.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return false, fmt.Errorf("%w: there is no %s; apply %s", errLeft, b, b.manifest)
+		return false, fmt.Errorf("%w: there is no %s; see docs/install.md", errLeft, b)
 	}
 	if err != nil {
 		return false, failure("get", b.kind, b.resource, b.name, err)

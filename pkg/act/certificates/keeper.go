@@ -152,7 +152,7 @@ func (k *Keeper) step(ctx context.Context) (again bool, err error) {
 	}
 	if !k.leads() {
 		k.settled = settled{}
-		if found == nil && s.serving == nil {
+		if s.flaw == noSecret && s.serving == nil {
 			return k.advance(ctx, found, s)
 		}
 		return false, needsLeader(s)
@@ -186,7 +186,7 @@ func isOutrun(err error, updating bool) bool {
 // last, with the flaw that the Secret holds it no more.
 func (k *Keeper) known(found *corev1.Secret) state {
 	s := state{flaw: noSecret}
-	if found != nil {
+	if found != nil && len(found.Data) > 0 { // else it was made to be filled
 		s = decode(found.Data)
 	}
 	if served := k.served.Load(); s.serving == nil && served != nil {

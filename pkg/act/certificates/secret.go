@@ -15,7 +15,7 @@ import (
 const fieldManager = "celery-hpa"
 
 // rights is where what celery-hpa may do is written.
-const rights = "deploy/manifests/10-rbac.yaml"
+const rights = "docs/install.md"
 
 // secret is the Secret in the cluster. No error shows what is in it.
 type secret struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -14,23 +13,10 @@ import (
 	"github.com/celery-hpa/celery-hpa/deploy"
 )
 
-// Of returns those of the manifests that are of some kinds, in their order.
+// Of returns those of the documents that are of some kinds, in their order.
 func Of(kinds ...string) ([]byte, error) {
 	var kept bytes.Buffer
-	err := fs.WalkDir(deploy.Manifests(), ".", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if ok, err := fs.Stat(deploy.Manifests(), path); err != nil || ok.IsDir() {
-			return err
-		}
-		text, err := fs.ReadFile(deploy.Manifests(), path)
-		if err != nil {
-			return err
-		}
-		return keepKinds(&kept, text, kinds)
-	})
-	if err != nil {
+	if err := keepKinds(&kept, deploy.Install(), kinds); err != nil {
 		return nil, fmt.Errorf("read the manifests: %w", err)
 	}
 	return kept.Bytes(), nil

@@ -19,8 +19,8 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 )
 
-// The webhooks of steps to zero, as in deploy/manifests/50-webhook.yaml, with the
-// match condition that the manifest gives each of them.
+// The webhooks of steps to zero, as in the chart, with the
+// match condition that the chart gives each of them.
 const (
 	zeroWebhook   = "zero.celery-hpa.io"
 	noticeWebhook = "notice.celery-hpa.io"

@@ -14,7 +14,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 )
 
-// What is kept up to date, as in deploy/manifests/50-webhook.yaml.
+// What is kept up to date, as in the chart.
 const (
 	configurationName = "celery-hpa"
 	victimsWebhook    = "victims.celery-hpa.io"
@@ -168,7 +168,7 @@ func (k *Keeper) report(err error) {
 
 func (k *Keeper) logFailure(err error) {
 	if errors.Is(err, errAbsent) {
-		k.log.Info("Scaling goes on without the webhooks; apply deploy/manifests/50-webhook.yaml to have busy workers spared and steps to zero looked at", "error", err)
+		k.log.Info("Scaling goes on without the webhooks; install them (webhooks.enabled of the chart) to have busy workers spared and steps to zero looked at", "error", err)
 		return
 	}
 	k.log.Warn("The targets of the webhooks are not up to date; trying again", "error", err)

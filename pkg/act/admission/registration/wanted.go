@@ -12,7 +12,7 @@ import (
 type wanted struct {
 	webhook    string
 	conditions []admissionregistrationv1.MatchCondition
-	// given is the condition of the manifest without which the webhook is to match
+	// given is the condition of the chart without which the webhook is to match
 	// nothing; empty for a webhook whose rules are not kept.
 	given string
 	rules []admissionregistrationv1.RuleWithOperations
@@ -29,7 +29,7 @@ func (w wanted) applyTo(object *admissionregistrationv1.ValidatingWebhookConfigu
 	}
 	if !slices.ContainsFunc(webhook.MatchConditions, named(w.given)) {
 		return setRules(webhook, nil), fmt.Errorf("webhook %s lacks its match condition %s, without which it must match nothing; "+
-			"apply deploy/manifests/50-webhook.yaml again (match conditions need Kubernetes 1.28)", w.webhook, w.given)
+			"install celery-hpa again (match conditions need Kubernetes 1.28)", w.webhook, w.given)
 	}
 	changed = w.setConditions(webhook)
 	changed = setRules(webhook, w.rules) || changed
