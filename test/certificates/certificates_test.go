@@ -26,6 +26,7 @@ import (
 func TestCertificates(t *testing.T) {
 	f := newFixture(t)
 	t.Run("a right that is missing is named", f.namesRights)
+	t.Run("a Secret that was made to be filled", f.fills)
 	t.Run("from nothing", f.fromNothing)
 	t.Run("what was spoilt while nobody ran", f.repairsAtStart)
 	t.Run("two replicas", func(t *testing.T) {
@@ -59,7 +60,7 @@ func (f *fixture) namesRights(t *testing.T) {
 			config, err := f.cluster.ConfigFor(tt.user)
 			must(t, err)
 			log := &transcript{}
-			keeper := newKeeper(t, config, log)
+			keeper := newKeeper(t, config, log, true)
 			for range 2 {
 				keeper.Prepare(t.Context())
 			}
@@ -79,11 +80,11 @@ func (f *fixture) namesRights(t *testing.T) {
 }
 
 // newKeeper makes one that leads.
-func newKeeper(t *testing.T, config *rest.Config, log *transcript) *certificates.Keeper {
+func newKeeper(t *testing.T, config *rest.Config, log *transcript, leads bool) *certificates.Keeper {
 	t.Helper()
 	options := usual()
 	options.Namespace = namespace
-	keeper, err := certificates.NewKeeper(config, options, func() bool { return true },
+	keeper, err := certificates.NewKeeper(config, options, func() bool { return leads },
 		slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry())
 	must(t, err)
 	return keeper
@@ -109,6 +110,20 @@ metadata: {name: writer, namespace: celery-hpa}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: "celery-hpa:serving-cert"}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: writer}]
 `
+
+// fills has a replica find the Secret as the chart makes it: it does not wait for the one
+// that leads.
+func (f *fixture) fills(t *testing.T) {
+	secrets, log := f.admin.CoreV1().Secrets(namespace), &transcript{}
+	empty := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: secretName}}
+	_, err := secrets.Create(t.Context(), empty, metav1.CreateOptions{})
+	must(t, err)
+	newKeeper(t, f.cluster.RESTConfig(), log, false).Prepare(t.Context())
+	if f.secret(t).Data["tls.crt"] == nil || log.count("level=WARN") != 0 {
+		t.Errorf("it is not filled, or not quietly:\n%s", log)
+	}
+	must(t, secrets.Delete(t.Context(), secretName, metav1.DeleteOptions{}))
+}
 
 func (f *fixture) fromNothing(t *testing.T) {
 	r := f.startReplica(t, "first", usual())

@@ -35,7 +35,7 @@ func (f *fixture) writesWhatDiffers(t *testing.T) {
 	must(t, err)
 	f.deleteSecret(t) // which is good for seconds
 	log := &transcript{}
-	keeper := newKeeper(t, f.cluster.RESTConfig(), log)
+	keeper := newKeeper(t, f.cluster.RESTConfig(), log, true)
 	keeper.Prepare(t.Context())
 	f.checkTrust(t)
 	webhooks, secret := f.webhooks(t).ResourceVersion, f.secret(t).ResourceVersion
@@ -72,7 +72,7 @@ func (f *fixture) leavesOthersAlone(t *testing.T) {
 			_, err := f.registry.ApiregistrationV1().APIServices().Patch(t.Context(), apiServiceName, types.MergePatchType, []byte(tt.patch), metav1.PatchOptions{})
 			must(t, err)
 			log := &transcript{}
-			keeper := newKeeper(t, f.cluster.RESTConfig(), log)
+			keeper := newKeeper(t, f.cluster.RESTConfig(), log, true)
 			for range 2 {
 				keeper.Prepare(t.Context())
 			}
@@ -89,7 +89,7 @@ func (f *fixture) leavesOthersAlone(t *testing.T) {
 func (f *fixture) needsNoWebhooks(t *testing.T) {
 	must(t, f.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(t.Context(), webhooksName, metav1.DeleteOptions{}))
 	log := &transcript{}
-	keeper := newKeeper(t, f.cluster.RESTConfig(), log)
+	keeper := newKeeper(t, f.cluster.RESTConfig(), log, true)
 	for range 2 {
 		keeper.Prepare(t.Context())
 	}
