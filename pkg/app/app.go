@@ -67,7 +67,8 @@ type App struct {
 }
 
 // New reads the brokers file, and the serving certificate where that is kept in a
-// Secret, and opens the server's socket. It asks no broker yet. Its error lists everything that is wrong with the file.
+// Secret, and opens the server's socket. It asks no broker yet. Its error lists
+// everything that is wrong with the file.
 func New(ctx context.Context, o Options) (*App, error) {
 	store := snapshot.New()
 	exporter := promexport.New(store, time.Now)

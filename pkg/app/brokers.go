@@ -2,15 +2,10 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
-	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
+	"github.com/celery-hpa/celery-hpa/pkg/app/internal/drivers"
 	"github.com/celery-hpa/celery-hpa/pkg/brokers"
-	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
@@ -18,7 +13,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
-// specOf says how a broker of the brokers file is sampled.
+// specOf says how a broker is sampled.
 func specOf(b brokers.Broker, heard *workers.Store) sampler.Spec {
 	return sampler.Spec{
 		Declaration: snapshot.Declaration{
@@ -34,7 +29,7 @@ func specOf(b brokers.Broker, heard *workers.Store) sampler.Spec {
 			if b.Err != nil {
 				return nil, b.Err
 			}
-			driver, err := open(b, func() []monitor.ExecutingTask { return heard.Executing(b.Ref()) })
+			driver, err := drivers.Open(b, func() []monitor.ExecutingTask { return heard.Executing(b.Ref()) })
 			if err != nil {
 				return nil, err
 			}
@@ -59,24 +54,7 @@ func (t timed) Sample(ctx context.Context) (*queue.Sample, error) {
 	return sample, err
 }
 
-// open makes the driver that a broker's URL asks for. It asks executing for the tasks
-// that the broker's workers are known to execute.
-func open(b brokers.Broker, executing func() []monitor.ExecutingTask) (sampler.Broker, error) {
-	u, err := celery.ParseBrokerURL(b.URL)
-	if err != nil {
-		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)
-	}
-	if u.Transport == celery.TransportAMQP {
-		config := rabbitmqConfig(b)
-		config.Executing = executing
-		return rabbitmq.New(config)
-	}
-	config := redisConfig(b)
-	config.Executing = executing
-	return redis.New(config)
-}
-
-// workersOf says how the workers of a broker of the brokers file are heard.
+// workersOf says how the workers of a broker are heard.
 func workersOf(b brokers.Broker, declared func(host string) workers.Declaration) workers.Spec {
 	return workers.Spec{
 		Ref:         b.Ref(),
@@ -87,21 +65,9 @@ func workersOf(b brokers.Broker, declared func(host string) workers.Declaration)
 			if b.Err != nil {
 				return nil, b.Err
 			}
-			return openWorkers(b)
+			return drivers.OpenWorkers(b)
 		},
 	}
-}
-
-// openWorkers makes the ear for a broker's workers.
-func openWorkers(b brokers.Broker) (workers.Source, error) {
-	u, err := celery.ParseBrokerURL(b.URL)
-	if err != nil {
-		return nil, fmt.Errorf("broker %s: %w", b.Ref(), err)
-	}
-	if u.Transport == celery.TransportAMQP {
-		return rabbitmq.NewWorkers(rabbitmqConfig(b))
-	}
-	return redis.NewWorkers(redisConfig(b))
 }
 
 // aliases maps each declared queue to its alias; nil if none is declared.
@@ -114,60 +80,4 @@ func aliases(b brokers.Broker) map[string]string {
 		aliases[q.Name] = q.Alias
 	}
 	return aliases
-}
-
-// names lists each declared queue.
-func names(b brokers.Broker) []string {
-	queues := make([]string, 0, len(b.Spec.Queues))
-	for _, q := range b.Spec.Queues {
-		queues = append(queues, q.Name)
-	}
-	return queues
-}
-
-func redisConfig(b brokers.Broker) redis.Config {
-	spec := b.Spec
-	return redis.Config{
-		Ref:              b.Ref(),
-		URL:              b.URL,
-		Queues:           names(b),
-		GlobalKeyPrefix:  spec.Redis.GlobalKeyPrefix,
-		Separator:        spec.Redis.Separator,
-		UnackedKey:       spec.Redis.UnackedKey,
-		UnackedIndexKey:  spec.Redis.UnackedIndexKey,
-		MasterName:       spec.Redis.MasterName,
-		SentinelUsername: spec.Redis.Sentinel.Username,
-		SentinelPassword: b.SentinelPassword,
-		CA:               b.TLS.CA,
-		Cert:             b.TLS.Cert,
-		Key:              b.TLS.Key,
-		Timeout:          spec.Sampling.Timeout.Duration,
-	}
-}
-
-func rabbitmqConfig(b brokers.Broker) rabbitmq.Config {
-	spec := b.Spec
-	return rabbitmq.Config{
-		Ref:                b.Ref(),
-		URL:                b.URL,
-		Queues:             names(b),
-		LoginMethod:        spec.RabbitMQ.LoginMethod,
-		ManagementURL:      spec.RabbitMQ.ManagementURL,
-		ManagementUsername: spec.RabbitMQ.Management.Username,
-		ManagementPassword: b.ManagementPassword,
-		CA:                 b.TLS.CA,
-		Cert:               b.TLS.Cert,
-		Key:                b.TLS.Key,
-		QuorumTick:         durationOf(spec.RabbitMQ.QuorumTickInterval),
-		Timeout:            spec.Sampling.Timeout.Duration,
-		MaxAge:             spec.Sampling.MaxAge.Duration,
-	}
-}
-
-// durationOf is zero for what is not set.
-func durationOf(d *metav1.Duration) time.Duration {
-	if d == nil {
-		return 0
-	}
-	return d.Duration
 }
