@@ -49,7 +49,8 @@ func References(b *v1alpha1.CeleryBroker) []Reference {
 	spec := b.Spec
 	ca, cert, key := ofTLS(spec.TLS)
 	all := []Reference{
-		{spec.URL.File, spec.URL.SecretKeyRef}, ofCredential(spec.Redis.Sentinel.Password),
+		{spec.URL.File, spec.URL.SecretKeyRef},
+		ofCredential(spec.Redis.Sentinel.Password),
 		ofCredential(spec.RabbitMQ.Management.Password), ca, cert, key,
 	}
 	var set []Reference

@@ -105,17 +105,8 @@ func (c *cluster) testLife(t *testing.T) {
 	c.putSecret(t, "redis-url", "url", "hunter2://h")
 	c.awaitReady(t, "redis", v1alpha1.ReasonUnresolved, "spec.url.secretKeyRef: Invalid value: broker URL: unknown scheme")
 	c.putSecret(t, "redis-url", "url", redis.URL(0))
-	b := c.awaitReady(t, "redis", v1alpha1.ReasonSampled, "")
+	c.checkStatus(t, c.awaitReady(t, "redis", v1alpha1.ReasonSampled, "").Status)
 	p.awaitBacklog(t, "celery", "3")
-	if s := b.Status; s.Queues == nil || *s.Queues != 1 || s.Backlog == nil || *s.Backlog != 3 || s.InFlight == nil || *s.InFlight != 0 || s.LastSampleTime == nil {
-		t.Errorf("the status is %+v", s)
-	}
-	if listed := c.kubectl(t, "-n", space, "get", "celerybrokers"); !slices.Equal(strings.Fields(listed)[:11], []string{
-		"NAME", "READY", "QUEUES", "BACKLOG", "IN-FLIGHT", "AGE", "redis", "True", "1", "3", "0",
-	}) {
-		t.Errorf("kubectl lists:\n%s", listed)
-	}
-
 	t.Run("the password changes together with the Secret", func(t *testing.T) {
 		const next = "correct horse"
 		check(t, redis.Admin().ConfigSet(t.Context(), "requirepass", next).Err())
@@ -138,6 +129,19 @@ func (c *cluster) testLife(t *testing.T) {
 	})
 	if said := p.log.String(); strings.Contains(said, secret) || strings.Contains(said, "horse") {
 		t.Errorf("celery-hpa has said the password:\n%s", said)
+	}
+}
+
+// checkStatus looks at a broker of three messages, as a client and as a person does.
+func (c *cluster) checkStatus(t *testing.T, s v1alpha1.CeleryBrokerStatus) {
+	t.Helper()
+	if s.Queues == nil || *s.Queues != 1 || s.Backlog == nil || *s.Backlog != 3 || s.InFlight == nil || *s.InFlight != 0 || s.LastSampleTime == nil {
+		t.Errorf("the status is %+v", s)
+	}
+	if listed := c.kubectl(t, "-n", space, "get", "celerybrokers"); !slices.Equal(strings.Fields(listed)[:11], []string{
+		"NAME", "READY", "QUEUES", "BACKLOG", "IN-FLIGHT", "AGE", "redis", "True", "1", "3", "0",
+	}) {
+		t.Errorf("kubectl lists:\n%s", listed)
 	}
 }
 

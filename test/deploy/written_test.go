@@ -16,10 +16,8 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	aggregator "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
@@ -116,64 +114,6 @@ func (p *program) stop(t *testing.T) {
 		}
 	}
 	p.parts = 0
-}
-
-// keepCertificate writes, with the rights of celery-hpa, a certificate into the Secret
-// and whom to trust into the APIService and the webhooks.
-func (c cluster) keepCertificate(t *testing.T) {
-	t.Helper()
-	cert, key, err := c.ServingCert(servingName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := c.rights(t)
-	clients, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	registry, err := aggregator.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	as := metav1.UpdateOptions{FieldManager: "celery-hpa"}
-	ctx := t.Context()
-	change(t, func() error {
-		secret, err := clients.CoreV1().Secrets(namespace).Get(ctx, "celery-hpa-serving-cert", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		secret.Data = map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key, "ca.crt": c.CABundle()}
-		_, err = clients.CoreV1().Secrets(namespace).Update(ctx, secret, as)
-		return err
-	})
-	change(t, func() error {
-		service, err := registry.ApiregistrationV1().APIServices().Get(ctx, apiService, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		service.Spec.CABundle = c.CABundle()
-		_, err = registry.ApiregistrationV1().APIServices().Update(ctx, service, as)
-		return err
-	})
-	change(t, func() error {
-		objects := clients.AdmissionregistrationV1().ValidatingWebhookConfigurations()
-		object, err := objects.Get(ctx, "celery-hpa", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		for i := range object.Webhooks {
-			object.Webhooks[i].ClientConfig.CABundle = c.CABundle()
-		}
-		_, err = objects.Update(ctx, object, as)
-		return err
-	})
-}
-
-// change writes once the rights are in force, and again where somebody else has written
-// meanwhile.
-func change(t *testing.T, write func() error) {
-	t.Helper()
-	awaitNoError(t, "celery-hpa may write", write)
 }
 
 // written reads what celery-hpa has written, and fails where it has written nothing.
