@@ -308,7 +308,7 @@ func (j *judge) couldAct(r *replica) bool {
 // isInformed tells whether a replica knows what the API server has, and watches the queue.
 func (j *judge) isInformed(r *replica) bool {
 	return r.informer.isSynced && !r.informer.says.paused && r.view().version == j.w.cluster.size.version &&
-		r.lookout.isWatching && r.memory.hasSample
+		r.lookout.isWatching && r.memory.broker().Sampled()
 }
 
 // elapse lets time pass until the next event.

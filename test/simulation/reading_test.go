@@ -130,7 +130,7 @@ func (s *sampler) exchange(began moment, end func(error)) {
 			degraded := s.degrade(&depth)
 			w.after(back, func() {
 				if !s.isGone() {
-					s.r.takes(depth, counted)
+					s.r.takes(depth, began, counted)
 				}
 				end(degraded)
 			})

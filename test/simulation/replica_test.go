@@ -74,7 +74,7 @@ func newReplica(w *world, name string) *replica {
 func (r *replica) start() {
 	r.life++
 	r.alive, r.began = true, r.w.now
-	r.memory = newMemory()
+	r.memory = newMemory(r.w.plan.maxAge)
 	r.informer = startInformer(r)
 	r.lookout = &lookout{r: r, life: r.life}
 	r.sampler = &sampler{r: r, life: r.life, isFailing: true}
