@@ -1,10 +1,11 @@
 // Package simulation takes a fleet of Celery workers to zero and back some ten thousand
 // times, in minutes, through faults that no real server produces on demand.
 //
-// What decides and acts is the program's own code: packages idle, zeroscaler and target.
-// Everything around it is a model: broker, workers, API server, HPA, people, and the
-// replicas of celery-hpa with what they know. A schedule is all that happens in one such
-// world. It follows from a number, its seed, so that each can be had again:
+// What decides, acts and remembers counts is the program's own code: packages idle,
+// zeroscaler, target and snapshot. Everything around it is a model: broker, workers, API
+// server, HPA, people, and the replicas of celery-hpa with what they hear. A schedule is
+// all that happens in one such world. It follows from a number, its seed, so that each can
+// be had again:
 //
 //	go test ./test/simulation -run Seed -seed 4711
 //

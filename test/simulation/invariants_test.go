@@ -48,7 +48,8 @@ type judge struct {
 // at all, and with what it knows by samples alone.
 type stretch struct{ byLeader, byAny, byDeaf time.Duration }
 
-// convict notes the first violation.
+// convict notes the first violation, at the time of the latest event. A stretch that is too
+// long reaches until the next one.
 func (j *judge) convict(format string, args ...any) {
 	if j.verdict == "" {
 		j.verdict = fmt.Sprintf("at %s: ", j.w.now) + fmt.Sprintf(format, args...)
@@ -308,7 +309,7 @@ func (j *judge) couldAct(r *replica) bool {
 // isInformed tells whether a replica knows what the API server has, and watches the queue.
 func (j *judge) isInformed(r *replica) bool {
 	return r.informer.isSynced && !r.informer.says.paused && r.view().version == j.w.cluster.size.version &&
-		r.lookout.isWatching && r.memory.hasSample
+		r.lookout.isWatching && r.memory.broker().Sampled()
 }
 
 // elapse lets time pass until the next event.

@@ -130,7 +130,7 @@ func (s *sampler) exchange(began moment, end func(error)) {
 			degraded := s.degrade(&depth)
 			w.after(back, func() {
 				if !s.isGone() {
-					s.r.takes(depth, counted)
+					s.r.takes(depth, began, counted)
 				}
 				end(degraded)
 			})
@@ -264,6 +264,9 @@ func (l *lookout) read(d time.Duration) {
 		case len(w.broker.list) > 0:
 			l.r.arrives(queue.Known(int64(len(w.broker.list)), w.clock()))
 			l.r.poke()
+			if l.isWatching && !w.plan.telling { // what is read next is news only while something waits
+				l.read(pollInterval)
+			}
 		}
 	})
 }

@@ -17,6 +17,8 @@ const (
 	callTimeout = 2 * time.Second
 	// leastPause is the least time between two steps (pkg/act/zeroscaler, runner).
 	leastPause = 2 * time.Millisecond
+	// conflictPause is that after a first conflict (pkg/act/zeroscaler, Machine).
+	conflictPause = 20 * time.Millisecond
 )
 
 var errTimeout = errors.New("the API server has not answered in time")
@@ -48,6 +50,7 @@ type replica struct {
 	busy     bool   // in a call
 	deafTill moment
 	holdsOff moment // after a write that has failed
+	failures int    // of writes, in a row
 	reins    reins
 }
 
@@ -74,12 +77,12 @@ func newReplica(w *world, name string) *replica {
 func (r *replica) start() {
 	r.life++
 	r.alive, r.began = true, r.w.now
-	r.memory = newMemory()
+	r.memory = newMemory(r.w.plan.maxAge)
 	r.informer = startInformer(r)
 	r.lookout = &lookout{r: r, life: r.life}
 	r.sampler = &sampler{r: r, life: r.life, isFailing: true}
 	r.written = written{}
-	r.asleep, r.busy, r.poked, r.waits, r.deafTill, r.holdsOff = false, false, false, false, 0, 0
+	r.asleep, r.busy, r.poked, r.waits, r.deafTill, r.holdsOff, r.failures = false, false, false, false, 0, 0, 0
 	r.reins = reins{isDirty: true, knewAt: -1}
 	r.w.after(r.w.between(0, 100*time.Millisecond), r.sampler.due)
 	r.proc = r.w.spawn(r.run)
@@ -206,9 +209,7 @@ func (s scales) Set(_ context.Context, t target.Target, seen zeroscaler.Scale, r
 	if p.killed {
 		return errTimeout
 	}
-	if got != accepted {
-		r.holdsOff = r.w.now + callTimeout
-	}
+	r.holdOff(got)
 	switch got {
 	case conflict:
 		return fmt.Errorf("scale: %w", zeroscaler.ErrConflict)
@@ -226,6 +227,21 @@ func (s scales) Set(_ context.Context, t target.Target, seen zeroscaler.Scale, r
 		r.written.size = now
 	}
 	return nil
+}
+
+// holdOff notes for how long the machine need not write again: a little while after the
+// first conflict, since whoever wrote was faster, and longer after what failed.
+func (r *replica) holdOff(got answer) {
+	switch {
+	case got == accepted:
+		r.failures, r.holdsOff = 0, 0
+		return
+	case got == conflict && r.failures == 0:
+		r.holdsOff = r.w.now + conflictPause
+	default:
+		r.holdsOff = r.w.now + callTimeout
+	}
+	r.failures++
 }
 
 // call makes a request and waits for its answer, for 2 s at the most.

@@ -212,25 +212,26 @@ func (w *world) restart(r *replica) {
 	})
 }
 
-// cut cuts a replica off from the broker, or from the API server, or both.
+// cut cuts a replica off from the broker, or from the API server, or both. A cut that
+// lasts longer goes on.
 func (w *world) cut() {
 	r, d := w.someReplica(), w.between(100*time.Millisecond, 16*time.Second)
 	which := w.rng.IntN(3)
 	if which != 0 {
 		w.marks[brokerCuts]++
-		r.hurtBy = w.now + d
+		r.hurtBy = max(r.hurtBy, w.now+d)
 		r.lookout.snap(d)
 	}
 	if which != 1 {
 		w.marks[apiCuts]++
-		r.apiBy = w.now + d
+		r.apiBy = max(r.apiBy, w.now+d)
 	}
 	w.say("%s is cut off for %s (%d)", r.name, d, which)
 }
 
 func (w *world) pauseBroker() {
 	w.marks[brokerPauses]++
-	w.broker.paused = w.now + w.between(50*time.Millisecond, 6*time.Second)
+	w.broker.paused = max(w.broker.paused, w.now+w.between(50*time.Millisecond, 6*time.Second))
 	w.say("the broker pauses until %s", w.broker.paused)
 }
 

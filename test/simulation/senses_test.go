@@ -19,6 +19,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/decide/idle"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/externalmetrics"
@@ -69,10 +70,8 @@ func (s *senses) Look(ctx context.Context, t target.Target, seen zeroscaler.Scal
 
 // memory is what a replica knows of broker and workers.
 type memory struct {
-	hasSample bool
-	depth     queue.Depth
-	arrived   queue.Count // a backlog that goes over the sample's, zero if there is none
-	counted   []*task     // by the sample
+	counts    *snapshot.Store
+	counted   []*task // by the sample
 	workers   map[string]*heard
 	pods      []podView // sorted by name
 	everHeard bool
@@ -96,7 +95,17 @@ type beat struct {
 	offline           bool
 }
 
-func newMemory() memory { return memory{workers: map[string]*heard{}} }
+func newMemory(maxAge time.Duration) memory {
+	m := memory{counts: snapshot.New(), workers: map[string]*heard{}}
+	m.counts.Declare(snapshot.Declaration{Ref: brokerRef(), MaxAge: maxAge, Queues: map[string]string{"default": ""}})
+	return m
+}
+
+// broker is what was counted at the broker.
+func (m *memory) broker() *snapshot.Broker {
+	b, _ := m.counts.Broker(brokerRef())
+	return b
+}
 
 // hear takes in a heartbeat, as package workers does.
 func (r *replica) hear(b beat) {
@@ -124,42 +133,18 @@ func (r *replica) hear(b beat) {
 
 // depthNow is what is known of the queue, with each count unknown that is too old.
 func (r *replica) depthNow() (queue.Depth, error) {
-	m := &r.memory
-	if !m.hasSample {
-		return queue.Depth{}, errors.New("broker not sampled yet")
-	}
-	d := m.depth
-	if m.arrived.N > 0 {
-		d.Backlog = m.arrived
-	}
-	now := r.w.clock()
-	for _, c := range []*queue.Count{&d.Backlog, &d.InFlight, &d.Scheduled} {
-		if c.Err == nil && now.Sub(c.At) > r.w.plan.maxAge {
-			*c = queue.Unknown(errStale)
-		}
-	}
-	return d, nil
+	return r.memory.broker().Lookup("default", r.w.clock())
 }
 
-var errStale = errors.New("the last good sample is too old")
-
-// arrives takes in a backlog that was read in between, as package snapshot does: where it
-// tells of more messages than what is known.
+// arrives takes in a backlog that was read in between.
 func (r *replica) arrives(c queue.Count) {
-	m := &r.memory
-	known := max(m.arrived.N, m.depth.Backlog.N)
-	if c.N > known {
-		m.arrived = c
-	}
+	r.memory.counts.PutBacklogs(brokerRef(), map[string]queue.Count{"default": c})
 }
 
-// takes takes in a sample.
-func (r *replica) takes(d queue.Depth, counted []*task) {
-	m := &r.memory
-	if m.arrived.N > 0 && (m.arrived.N <= d.Backlog.N || m.arrived.At.Before(d.Backlog.At)) {
-		m.arrived = queue.Count{}
-	}
-	m.hasSample, m.depth, m.counted = true, d, counted
+// takes takes in a sample that was begun then.
+func (r *replica) takes(d queue.Depth, began moment, counted []*task) {
+	r.memory.counts.Put(brokerRef(), &queue.Sample{At: r.w.epoch.Add(began), Queues: map[string]queue.Depth{"default": d}})
+	r.memory.counted = counted
 }
 
 // told is how many tasks workers have told to execute that the broker has forgotten.

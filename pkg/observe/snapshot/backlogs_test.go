@@ -67,6 +67,38 @@ func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
 			s.PutBacklogs(ref, heard("a", 3, sec(2)))
 			sampled(s, sec(1), queue.Known(0, sec(1)))
 		}, "3"},
+		{"not even of a message that only took the place of another", func(s *snapshot.Store) {
+			sampled(s, sec(0), queue.Known(0, sec(0)))
+			s.PutBacklogs(ref, heard("a", 1, sec(1)))
+			s.PutBacklogs(ref, heard("a", 1, sec(3)))
+			sampled(s, sec(2), queue.Known(0, sec(2)))
+		}, "1"},
+		{"or of one that came when others had gone", func(s *snapshot.Store) {
+			sampled(s, sec(0), queue.Known(3, sec(0)))
+			s.PutBacklogs(ref, heard("a", 1, sec(2)))
+			sampled(s, sec(1), queue.Known(0, sec(1)))
+		}, "1"},
+		{"a sample that began between two counts lets go of the first", func(s *snapshot.Store) {
+			sampled(s, sec(0), queue.Known(0, sec(0)))
+			s.PutBacklogs(ref, heard("a", 3, sec(1)))
+			s.PutBacklogs(ref, heard("a", 1, sec(3)))
+			sampled(s, sec(2), queue.Known(0, sec(2)))
+		}, "1"},
+		{"and a third one of both", func(s *snapshot.Store) {
+			sampled(s, sec(0), queue.Known(0, sec(0)))
+			s.PutBacklogs(ref, heard("a", 3, sec(1)))
+			s.PutBacklogs(ref, heard("a", 1, sec(1)))
+			sampled(s, sec(2), queue.Known(0, sec(2)))
+		}, "0"},
+		{"messages go over a sample that is too old, however many it had", func(s *snapshot.Store) {
+			sampled(s, sec(-60), queue.Known(3, sec(-60)))
+			s.PutBacklogs(ref, heard("a", 1, sec(1)))
+		}, "1"},
+		{"and over a count that is too old", func(s *snapshot.Store) {
+			sampled(s, sec(-60), queue.Known(0, sec(-60)))
+			s.PutBacklogs(ref, heard("a", 3, sec(-50)))
+			s.PutBacklogs(ref, heard("a", 1, sec(1)))
+		}, "1"},
 		{"nor is one whose backlog the broker had counted before", func(s *snapshot.Store) {
 			sampled(s, sec(0), queue.Known(0, sec(0)))
 			s.PutBacklogs(ref, heard("a", 3, sec(2)))

@@ -24,7 +24,7 @@ type Broker struct {
 	FailedAt time.Time
 
 	sample  *queue.Sample // the latest good one, nil before the first
-	arrived arrivals      // backlogs that go over those of the sample
+	arrived arrivals      // backlogs that were read since the sample
 	labels  *labelIndex
 }
 
@@ -142,11 +142,12 @@ func (b *Broker) Lookup(label string, now time.Time) (queue.Depth, error) {
 	if !ok {
 		return queue.Depth{}, fmt.Errorf("broker %s: the latest sample lacks queue %s", b.Ref, label)
 	}
-	if arrived, ok := b.arrived.count(name); ok {
-		depth.Backlog = arrived
+	backlog := b.fresh(label, depth.Backlog, now)
+	if a, ok := b.arrived.of(name); ok {
+		backlog = a.over(backlog, now.Add(-b.MaxAge))
 	}
 	return queue.Depth{
-		Backlog:   b.fresh(label, depth.Backlog, now),
+		Backlog:   backlog,
 		InFlight:  b.fresh(label, depth.InFlight, now),
 		Scheduled: b.fresh(label, depth.Scheduled, now),
 		Oldest:    b.fresh(label, depth.Oldest, now),
@@ -186,7 +187,7 @@ func (b *Broker) withSample(sample *queue.Sample) *Broker {
 	if !labels.covers(sample.Queues) {
 		labels = newLabelIndex(b.Queues, maps.Keys(sample.Queues))
 	}
-	return &Broker{Declaration: b.Declaration, sample: sample, arrived: b.arrived.over(sample), labels: labels}
+	return &Broker{Declaration: b.Declaration, sample: sample, arrived: b.arrived.after(sample), labels: labels}
 }
 
 func (b *Broker) withFailure(err error, at time.Time) *Broker {
