@@ -80,7 +80,7 @@ func (c cluster) knowsBrokers(t *testing.T) {
 		verb, resource string
 		want           bool
 	}{
-		{"get", "celerybrokers", true},
+		{"get", "celerybrokers", false},
 		{"list", "celerybrokers", true},
 		{"watch", "celerybrokers", true},
 		{"patch", "celerybrokers/status", true},
