@@ -1,0 +1,5 @@
+// Package enclosure runs the main part of a program in namespaces of its own: a network
+// with nothing but loopback, mounts and processes that end with it, and /etc, /opt, /var
+// and /run as they are, but what is written there is nobody else's. However the program
+// ends, by a signal or by a panic, nothing of it is left. It needs root on Linux.
+package enclosure
