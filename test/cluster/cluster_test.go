@@ -1,0 +1,214 @@
+//go:build linux
+
+package cluster_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestCluster(t *testing.T) {
+	c := start(t)
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"the chart installs where Pod Security is restricted", c.installs},
+		{"the broker of a Secret is ready", c.readsBroker},
+		{"from zero to as many as there is work for, and back", c.scales},
+		{"uninstall leaves nothing", c.uninstalls},
+		{"the node is empty", c.isEmpty},
+	} {
+		if !t.Run(step.name, step.run) {
+			return
+		}
+	}
+}
+
+func (c *cluster) installs(t *testing.T) {
+	c.kubectl(t, "apply", "-f", filepath.Join(repository, "deploy/helm/namespace.yaml"))
+	if got := c.kubectl(t, "get", "namespace", system, `--output=jsonpath={.metadata.labels.pod-security\.kubernetes\.io/enforce}`); got != "restricted" {
+		t.Fatalf("namespace %s enforces %q", system, got)
+	}
+	c.helm(t, "install", "celery-hpa", "deploy/helm/celery-hpa", "--wait", "--timeout=3m", "--set=crds.keep=false",
+		"--set=image.repository=localhost/celery-hpa,image.tag=test,image.pullPolicy=Never")
+	if got := c.kubectl(t, "get", "deployment", "celery-hpa", "--namespace="+system, "--output=jsonpath={.status.readyReplicas}"); got != "2" {
+		t.Errorf("%s replicas are ready, want 2", got)
+	}
+	c.kubectl(t, "wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=3m")
+}
+
+func (c *cluster) readsBroker(t *testing.T) {
+	c.kubectl(t, "create", "namespace", space)
+	c.kubectl(t, "label", "namespace", space, "pod-security.kubernetes.io/enforce=restricted")
+	c.kubectl(t, "create", "configmap", "tasks", "--namespace="+space, "--from-file=testdata/tasks.py")
+	c.kubectl(t, "apply", "-f", "testdata/workers.yaml")
+	c.kubectl(t, "rollout", "status", "deployment/redis", "--namespace="+space, "--timeout=3m")
+	c.expectReady(t)
+}
+
+// expectReady waits until the broker is read, and the metrics are served.
+func (c *cluster) expectReady(t *testing.T) {
+	t.Helper()
+	c.kubectl(t, "wait", "--for=condition=Ready", "celerybroker/redis", "--namespace="+space, "--timeout=3m")
+	shown := strings.Fields(c.kubectl(t, "get", "celerybrokers", "redis", "--namespace="+space, "--no-headers"))
+	if len(shown) < 2 || !slices.Equal(shown[:2], []string{"redis", "True"}) {
+		t.Errorf("kubectl shows %q, want a broker that is ready", shown)
+	}
+	if got := c.tasks(t); got != "0" {
+		t.Errorf("%s tasks in the queue, want 0", got)
+	}
+}
+
+// tasks is the metric that the HPA scales on, as kubectl shows it.
+func (c *cluster) tasks(t *testing.T) string {
+	t.Helper()
+	answer := c.kubectl(t, "get", "--raw", "/apis/external.metrics.k8s.io/v1beta1/namespaces/"+space+"/celery_queue_tasks?labelSelector=queue%3Dcelery")
+	_, rest, found := strings.Cut(answer, `"value":"`)
+	value, _, ended := strings.Cut(rest, `"`)
+	if !found || !ended {
+		t.Fatalf("no value in %s", answer)
+	}
+	return value
+}
+
+// scales sends short tasks and long ones, so that the HPA scales down while some still
+// execute, and deletes the replica that leads meanwhile.
+func (c *cluster) scales(t *testing.T) {
+	sent := append(c.send(t, 24, 3), c.send(t, 2, 30)...)
+	c.awaitReplicas(t, "3")
+	waitFor(t, func() error { return c.readyWorkers(t, "3") })
+	leader := c.leader(t)
+	c.kubectl(t, "delete", "pod", leader, "--namespace="+system)
+	c.awaitReplicas(t, "0")
+	waitFor(t, func() error {
+		if pods := c.kubectl(t, "get", "pods", "--namespace="+space, "--selector=app=worker", "--output=name"); pods != "" {
+			return fmt.Errorf("there still are %s", pods)
+		}
+		return nil
+	})
+	c.expectOnce(t, sent)
+	if now := c.leader(t); now == leader {
+		t.Errorf("%s still leads, and is gone", leader)
+	}
+	c.kubectl(t, "rollout", "status", "deployment/celery-hpa", "--namespace="+system, "--timeout=3m")
+	c.expectReady(t)
+}
+
+// send sends tasks that execute for that many seconds and returns their ids.
+func (c *cluster) send(t *testing.T, count, seconds int) []string {
+	t.Helper()
+	return strings.Fields(c.sender(t, "python3", "-m", "tasks", strconv.Itoa(count), strconv.Itoa(seconds)))
+}
+
+func (c *cluster) sender(t *testing.T, command ...string) string {
+	t.Helper()
+	return c.kubectl(t, append([]string{"exec", "deployment/redis", "--namespace=" + space, "--container=sender", "--"}, command...)...)
+}
+
+func (c *cluster) awaitReplicas(t *testing.T, want string) {
+	t.Helper()
+	waitFor(t, func() error {
+		if got := c.kubectl(t, "get", "deployment", "worker", "--namespace="+space, "--output=jsonpath={.spec.replicas}"); got != want {
+			return fmt.Errorf("%s replicas, want %s", got, want)
+		}
+		return nil
+	})
+}
+
+func (c *cluster) readyWorkers(t *testing.T, want string) error {
+	t.Helper()
+	got := c.kubectl(t, "get", "deployment", "worker", "--namespace="+space, "--output=jsonpath={.status.readyReplicas}")
+	if got != want {
+		return fmt.Errorf("%q workers are ready, want %s", got, want)
+	}
+	return nil
+}
+
+// leader is the pod that leads: what is before the underline of its identity.
+func (c *cluster) leader(t *testing.T) string {
+	t.Helper()
+	holder := c.kubectl(t, "get", "lease", "celery-hpa", "--namespace="+system, "--output=jsonpath={.spec.holderIdentity}")
+	pod, _, _ := strings.Cut(holder, "_")
+	return pod
+}
+
+// expectOnce expects that each task that was sent was started once and finished once, by
+// the same worker, and no other.
+func (c *cluster) expectOnce(t *testing.T, sent []string) {
+	t.Helper()
+	var want []string
+	for _, id := range sent {
+		want = append(want, "finished "+id, "started "+id)
+	}
+	var got []string
+	for line := range strings.Lines(c.sender(t, "redis-cli", "-h", "10.96.0.50", "-n", "1", "lrange", "record", "0", "-1")) {
+		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		id, node, _ := strings.Cut(rest, " ")
+		if !strings.HasPrefix(node, "celery@worker-") {
+			t.Errorf("%q: a worker is not called as its pod", line)
+		}
+		got = append(got, verb+" "+id)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("recorded:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func (c *cluster) uninstalls(t *testing.T) {
+	c.kubectl(t, "delete", "namespace", space, "--timeout=3m")
+	c.helm(t, "uninstall", "celery-hpa", "--wait")
+	c.kubectl(t, "delete", "namespace", system, "--timeout=3m")
+	const kinds = "customresourcedefinitions,apiservices,validatingwebhookconfigurations,mutatingwebhookconfigurations,clusterroles,clusterrolebindings,roles,rolebindings,leases,secrets"
+	left := c.kubectl(t, "get", kinds, "--all-namespaces", "--output=name")
+	for name := range strings.Lines(left) {
+		if strings.Contains(name, "celery") {
+			t.Errorf("left: %s", name)
+		}
+	}
+}
+
+// isEmpty waits until nothing of a pod is left on the node: no process of a container, no
+// volume, no namespace.
+func (c *cluster) isEmpty(t *testing.T) {
+	waitFor(t, func() error { return errors.Join(c.hasNoMounts(), hasNoContainers()) })
+}
+
+func (c *cluster) hasNoMounts() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		target := strings.Fields(line)[1]
+		for _, place := range []string{c.Dir() + "/kubelet/", "/run/containerd/", "/run/netns/"} {
+			if strings.HasPrefix(target, place) {
+				return fmt.Errorf("%s is mounted", target)
+			}
+		}
+	}
+	return nil
+}
+
+// hasNoContainers looks for the parents of containers.
+func hasNoContainers() error {
+	programs, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return err
+	}
+	for _, program := range programs {
+		name, err := os.ReadFile(program)
+		if err == nil && strings.HasPrefix(string(name), "containerd-shim") { // else it has just ended
+			return fmt.Errorf("%s is %s", program, name)
+		}
+	}
+	return nil
+}
