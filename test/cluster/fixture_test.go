@@ -54,9 +54,11 @@ func start(t *testing.T) *cluster {
 		if t.Failed() {
 			c.tell(t)
 		}
+		began := time.Now()
 		if err := kube.Stop(); err != nil {
 			t.Error(err)
 		}
+		t.Logf("stopped in %s", time.Since(began))
 	})
 	out, err := output(exec.Command("go", "tool", "-modfile=hack/charttools/go.mod", "-n", "helm.sh/helm/v4/cmd/helm"))
 	check(t, err)
