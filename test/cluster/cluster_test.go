@@ -5,6 +5,7 @@ package cluster_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,38 +79,154 @@ func (c *cluster) tasks(t *testing.T) string {
 	return value
 }
 
-// scales sends short tasks and long ones, so that the HPA scales down while some still
-// execute, and deletes the replica that leads meanwhile.
+// scales sends short tasks and such that are held, so that the HPA scales down while some
+// execute. While they do, what can fail in a cluster fails.
 func (c *cluster) scales(t *testing.T) {
-	sent := append(c.send(t, 24, 3), c.send(t, 2, 30)...)
+	sent := append(c.send(t, 24, "work", "3"), c.send(t, 2, "hold")...)
 	c.awaitReplicas(t, "3")
 	waitFor(t, func() error { return c.readyWorkers(t, "3") })
-	leader := c.leader(t)
-	c.kubectl(t, "delete", "pod", leader, "--namespace="+system)
-	c.awaitReplicas(t, "0")
-	waitFor(t, func() error {
-		if pods := c.kubectl(t, "get", "pods", "--namespace="+space, "--selector=app=worker", "--output=name"); pods != "" {
-			return fmt.Errorf("there still are %s", pods)
+	c.awaitFewer(t)
+	busy := c.holders(t)
+	for _, fault := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"the replica that leads is deleted", c.losesLeader},
+		{"containerd is restarted", c.restartsContainerd},
+		{"Redis is restarted", c.restartsRedis},
+	} {
+		if !t.Run(fault.name, fault.run) {
+			return
 		}
-		return nil
-	})
-	c.expectOnce(t, sent)
-	if now := c.leader(t); now == leader {
-		t.Errorf("%s still leads, and is gone", leader)
+		c.expectUntouched(t, busy)
 	}
-	c.kubectl(t, "rollout", "status", "deployment/celery-hpa", "--namespace="+system, "--timeout=3m")
+	c.redis(t, "set", "released", "1")
+	c.awaitReplicas(t, "0")
+	c.awaitNoWorkers(t)
+	c.expectOnce(t, sent)
 	c.expectReady(t)
 }
 
-// send sends tasks that execute for that many seconds and returns their ids.
-func (c *cluster) send(t *testing.T, count, seconds int) []string {
-	t.Helper()
-	return strings.Fields(c.sender(t, "python3", "-m", "tasks", strconv.Itoa(count), strconv.Itoa(seconds)))
+func (c *cluster) losesLeader(t *testing.T) {
+	leader := c.leader(t)
+	c.kubectl(t, "delete", "pod", leader, "--namespace="+system)
+	waitFor(t, func() error {
+		if now := c.leader(t); now == leader || now == "" {
+			return fmt.Errorf("%q leads", now)
+		}
+		return nil
+	})
+	c.kubectl(t, "rollout", "status", "deployment/celery-hpa", "--namespace="+system, "--timeout=3m")
 }
 
-func (c *cluster) sender(t *testing.T, command ...string) string {
+func (c *cluster) restartsContainerd(t *testing.T) {
+	check(t, c.Restart("containerd"))
+	waitFor(t, func() error {
+		_, err := c.Kubectl(t.Context(), c.inSender("true")...)
+		return err
+	})
+}
+
+func (c *cluster) restartsRedis(t *testing.T) {
+	before := c.redisRestarts(t)
+	_, _ = c.Kubectl(t.Context(), c.inSender("redis-cli", "-h", redisAddress, "shutdown")...) // it cannot answer
+	waitFor(t, func() error {
+		if now := c.redisRestarts(t); now == before {
+			return fmt.Errorf("%s restarts", now)
+		}
+		return nil
+	})
+	c.kubectl(t, "rollout", "status", "deployment/redis", "--namespace="+space, "--timeout=3m")
+	c.kubectl(t, "wait", "--for=condition=Ready", "celerybroker/redis", "--namespace="+space, "--timeout=3m")
+	waitFor(t, func() error {
+		if got := c.tasks(t); got != "2" {
+			return fmt.Errorf("%s tasks are executed, want 2", got)
+		}
+		return nil
+	})
+}
+
+func (c *cluster) redisRestarts(t *testing.T) string {
 	t.Helper()
-	return c.kubectl(t, append([]string{"exec", "deployment/redis", "--namespace=" + space, "--container=sender", "--"}, command...)...)
+	return c.kubectl(t, "get", "pods", "--namespace="+space, "--selector=app=redis",
+		`--output=jsonpath={.items[*].status.containerStatuses[?(@.name=="redis")].restartCount}`)
+}
+
+// awaitFewer waits until the HPA has scaled down, which it may not while short tasks wait,
+// and the workers that went are gone.
+func (c *cluster) awaitFewer(t *testing.T) {
+	t.Helper()
+	waitFor(t, func() error {
+		if short := strings.Count(c.redis(t, "lrange", "record", "0", "-1"), "finished"); short < 24 {
+			return fmt.Errorf("%d of 24 short tasks are finished", short)
+		}
+		names := strings.Fields(c.workers(t))
+		if len(names) == 0 || len(names) > len(c.holders(t)) {
+			return fmt.Errorf("the workers are %s, busy are %s", names, c.holders(t))
+		}
+		return nil
+	})
+}
+
+// holders are the workers that execute a task that is held, sorted.
+func (c *cluster) holders(t *testing.T) []string {
+	t.Helper()
+	executing := map[string]string{}
+	for line := range strings.Lines(c.redis(t, "lrange", "record", "0", "-1")) {
+		words := strings.Fields(line)
+		if words[0] == "started" {
+			executing[words[1]] = strings.TrimPrefix(words[2], "celery@")
+			continue
+		}
+		delete(executing, words[1])
+	}
+	return slices.Compact(slices.Sorted(maps.Values(executing)))
+}
+
+// workers are the names of the workers that there are.
+func (c *cluster) workers(t *testing.T) string {
+	t.Helper()
+	return c.kubectl(t, "get", "pods", "--namespace="+space, "--selector=app=worker", "--output=jsonpath={.items[*].metadata.name}")
+}
+
+// expectUntouched expects that the busy workers are there, run, and were never restarted.
+func (c *cluster) expectUntouched(t *testing.T, busy []string) {
+	t.Helper()
+	const fields = `{range .items[*]}{.metadata.name} {.status.phase} {.metadata.deletionTimestamp}{.status.containerStatuses[0].restartCount}{"\n"}{end}`
+	pods := c.kubectl(t, "get", "pods", "--namespace="+space, "--selector=app=worker", "--output=jsonpath="+fields)
+	for _, name := range busy {
+		if !strings.Contains(pods+"\n", name+" Running 0\n") {
+			t.Errorf("worker %s was executing a task, and the workers are now\n%s", name, pods)
+		}
+	}
+}
+
+func (c *cluster) awaitNoWorkers(t *testing.T) {
+	t.Helper()
+	waitFor(t, func() error {
+		if names := c.workers(t); names != "" {
+			return fmt.Errorf("there still are %s", names)
+		}
+		return nil
+	})
+}
+
+// send sends tasks (see tasks.py) and returns their ids.
+func (c *cluster) send(t *testing.T, count int, order ...string) []string {
+	t.Helper()
+	command := append([]string{"python3", "-m", "tasks", strconv.Itoa(count)}, order...)
+	return strings.Fields(c.kubectl(t, c.inSender(command...)...))
+}
+
+// redis asks the database of the records.
+func (c *cluster) redis(t *testing.T, command ...string) string {
+	t.Helper()
+	return c.kubectl(t, c.inSender(append([]string{"redis-cli", "-h", redisAddress, "-n", "1"}, command...)...)...)
+}
+
+// inSender are the arguments with which kubectl runs a command beside Redis.
+func (c *cluster) inSender(command ...string) []string {
+	return append([]string{"exec", "deployment/redis", "--namespace=" + space, "--container=sender", "--"}, command...)
 }
 
 func (c *cluster) awaitReplicas(t *testing.T, want string) {
@@ -148,7 +265,7 @@ func (c *cluster) expectOnce(t *testing.T, sent []string) {
 		want = append(want, "finished "+id, "started "+id)
 	}
 	var got []string
-	for line := range strings.Lines(c.sender(t, "redis-cli", "-h", "10.96.0.50", "-n", "1", "lrange", "record", "0", "-1")) {
+	for line := range strings.Lines(c.redis(t, "lrange", "record", "0", "-1")) {
 		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		id, node, _ := strings.Cut(rest, " ")
 		if !strings.HasPrefix(node, "celery@worker-") {

@@ -23,6 +23,8 @@ const (
 	repository = "../.."
 	system     = "celery-hpa"
 	space      = "workers"
+	// redisAddress is that of the Service of testdata/workers.yaml.
+	redisAddress = "10.96.0.50"
 )
 
 // askedFor names the variable with which "make test-cluster" asks for this test.

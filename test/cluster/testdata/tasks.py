@@ -1,8 +1,8 @@
 """The Celery application of the test of a whole cluster.
 
-"python3 -m tasks N SECONDS" sends N tasks that execute for SECONDS each, and prints their
-ids. Each start and each end of a task is appended to the list "record" of the Redis
-database of RECORD_URL: "started ID NODE", "finished ID NODE".
+"python3 -m tasks N work SECONDS" sends N tasks that execute for SECONDS each, "python3 -m
+tasks N hold" N that execute until the key "released" is there; both print their ids. Each start and each end of a task is appended to the list "record" of the Redis
+database of RECORD_URL: "started ID NODE", "finished ID NODE". The key is in that database too.
 """
 
 import os
@@ -16,8 +16,18 @@ app = Celery("tasks", broker=os.environ["BROKER_URL"])
 app.conf.task_ignore_result = True
 
 
+records = redis.Redis.from_url(os.environ["RECORD_URL"])
+
+
 def record(verb, request):
-    redis.Redis.from_url(os.environ["RECORD_URL"]).rpush("record", f"{verb} {request.id} {request.hostname}")
+    records.rpush("record", f"{verb} {request.id} {request.hostname}")
+
+
+def released():
+    try:
+        return records.exists("released")
+    except redis.ConnectionError:
+        return False  # Redis is being restarted
 
 
 @app.task(bind=True)
@@ -28,7 +38,16 @@ def work(self, seconds):
     record("finished", self.request)
 
 
+@app.task(bind=True)
+def hold(self):
+    """Execute until all such tasks are released."""
+    record("started", self.request)
+    while not released():
+        time.sleep(0.2)
+    record("finished", self.request)
+
+
 if __name__ == "__main__":
     for _ in range(int(sys.argv[1])):
         # By its name: this module is __main__ here, tasks in the workers.
-        print(app.send_task("tasks.work", args=[float(sys.argv[2])]).id)
+        print(app.send_task("tasks." + sys.argv[2], args=[float(arg) for arg in sys.argv[3:]]).id)
