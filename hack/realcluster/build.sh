@@ -58,7 +58,8 @@ pause() {
 # builder needs besides Go.
 rootfs() {
   local codename mirror
-  codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+  # shellcheck disable=SC2016 # apt-get fills it in, not the shell
   mirror=$(apt-get indextargets --format '$(SITE)' | head -n 1)
   rm -rf "$1" "$1.part"
   debootstrap --variant=minbase --include=ca-certificates,python3-celery,python3-redis,redis-server \

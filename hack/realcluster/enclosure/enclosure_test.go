@@ -3,6 +3,7 @@
 package enclosure_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -13,12 +14,17 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/celery-hpa/celery-hpa/hack/realcluster/enclosure"
 )
 
 // enclosedEnv makes the test binary be a program that runs in an enclosure.
-const enclosedEnv = "ENCLOSURE_TEST"
+const (
+	enclosedEnv = "ENCLOSURE_TEST"
+	untilEnd    = "end"
+	untilSignal = "signal"
+)
 
 const witness = "/var/celery-hpa-enclosure-test"
 
@@ -34,6 +40,9 @@ func inside() int {
 	if err := see(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if os.Getenv(enclosedEnv) == untilSignal {
+		time.Sleep(time.Hour) // select {} alone is a deadlock, which ends a program
 	}
 	return 42
 }
@@ -59,24 +68,49 @@ func see() error {
 	if len(processes) != 3 {
 		return fmt.Errorf("%q run, want three processes", processes)
 	}
-	fmt.Println(enclosure.Dir())
-	return os.WriteFile(witness, nil, 0o600)
+	if err := os.WriteFile(witness, nil, 0o600); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(os.Stdout, enclosure.Dir())
+	return err
 }
 
 func TestNothingIsLeftOfAnEnclosure(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
+	for name, test := range map[string]struct {
+		until string
+		code  int
+	}{
+		"that ends":               {untilEnd, 42},
+		"that a signal has ended": {untilSignal, 128 + int(syscall.SIGKILL)},
+	} {
+		t.Run(name, func(t *testing.T) { checkNothingLeft(t, test.until, test.code) })
+	}
+}
+
+func checkNothingLeft(t *testing.T, until string, code int) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), enclosedEnv+"=1")
+	cmd.Env = append(os.Environ(), enclosedEnv+"="+until)
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
-	out, err := cmd.Output()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).ExitStatus() != 42 {
-		t.Fatalf("%v, want the exit code of the main part, 42: %s", err, &complaint)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	dir := strings.TrimSpace(string(out))
-	for _, path := range []string{dir, witness} {
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := bufio.NewReader(out).ReadString('\n') // a signal comes after that
+	if err == nil && until == untilSignal {
+		err = cmd.Process.Signal(syscall.SIGTERM)
+	}
+	_ = cmd.Wait() // the outcome is in ProcessState
+	if got := cmd.ProcessState.ExitCode(); err != nil || got != code {
+		t.Fatalf("exit code %d and %v, want %d: %s", got, err, code, &complaint)
+	}
+	for _, path := range []string{strings.TrimSpace(dir), witness} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left: %v", path, err)
 		}
