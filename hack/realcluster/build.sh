@@ -16,9 +16,11 @@ images=$cache/images
 export CGO_ENABLED=0
 export GOFLAGS='-trimpath -buildvcs=false -gcflags=all=-dwarf=false'
 export BUILDAH_ISOLATION=chroot
+export CONTAINERS_CONF=$cache/containers.conf
 
-# Images are kept apart from those of whoever uses buildah or podman on this machine.
+# Images and settings are apart from those of whoever uses buildah on this machine.
 b() {
+  [[ -e $CONTAINERS_CONF ]] || printf '[network]\nnetwork_config_dir = "%s"\n' "$cache/networks" >"$CONTAINERS_CONF"
   buildah --root "$cache/storage" --runroot "$cache/run" --storage-driver overlay "$@"
 }
 
