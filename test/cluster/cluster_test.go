@@ -3,6 +3,7 @@
 package cluster_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	externalmetrics "k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
 )
 
 func TestCluster(t *testing.T) {
@@ -62,21 +66,26 @@ func (c *cluster) expectReady(t *testing.T) {
 	if len(shown) < 2 || !slices.Equal(shown[:2], []string{"redis", "True"}) {
 		t.Errorf("kubectl shows %q, want a broker that is ready", shown)
 	}
-	if got := c.tasks(t); got != "0" {
-		t.Errorf("%s tasks in the queue, want 0", got)
+	if got, err := c.tasks(t); err != nil || !got.Value.IsZero() {
+		t.Errorf("%s tasks in the queue, want 0: %v", &got.Value, err)
 	}
 }
 
-// tasks is the metric that the HPA scales on, as kubectl shows it.
-func (c *cluster) tasks(t *testing.T) string {
+// tasks is the metric that the HPA scales on, as kubectl gets it.
+func (c *cluster) tasks(t *testing.T) (externalmetrics.ExternalMetricValue, error) {
 	t.Helper()
-	answer := c.kubectl(t, "get", "--raw", "/apis/external.metrics.k8s.io/v1beta1/namespaces/"+space+"/celery_queue_tasks?labelSelector=queue%3Dcelery")
-	_, rest, found := strings.Cut(answer, `"value":"`)
-	value, _, ended := strings.Cut(rest, `"`)
-	if !found || !ended {
-		t.Fatalf("no value in %s", answer)
+	var list externalmetrics.ExternalMetricValueList
+	answer, err := c.Kubectl(t.Context(), "get", "--raw", "/apis/external.metrics.k8s.io/v1beta1/namespaces/"+space+"/celery_queue_tasks?labelSelector=queue%3Dcelery")
+	if err == nil {
+		err = json.Unmarshal(answer, &list)
 	}
-	return value
+	if err == nil && len(list.Items) != 1 {
+		err = fmt.Errorf("%d values", len(list.Items))
+	}
+	if err != nil {
+		return externalmetrics.ExternalMetricValue{}, err
+	}
+	return list.Items[0], nil
 }
 
 // scales sends short tasks and such that are held, so that the HPA scales down while some
@@ -93,11 +102,12 @@ func (c *cluster) scales(t *testing.T) {
 	}{
 		{"the replica that leads is deleted", c.losesLeader},
 		{"containerd is restarted", c.restartsContainerd},
-		{"Redis is restarted", c.restartsRedis},
 	} {
+		began := time.Now()
 		if !t.Run(fault.name, fault.run) {
 			return
 		}
+		c.awaitHeld(t, began)
 		c.expectUntouched(t, busy)
 	}
 	c.redis(t, "set", "released", "1")
@@ -127,29 +137,28 @@ func (c *cluster) restartsContainerd(t *testing.T) {
 	})
 }
 
-func (c *cluster) restartsRedis(t *testing.T) {
-	before := c.redisRestarts(t)
-	_, _ = c.Kubectl(t.Context(), c.inSender("redis-cli", "-h", redisAddress, "shutdown")...) // it cannot answer
-	waitFor(t, func() error {
-		if now := c.redisRestarts(t); now == before {
-			return fmt.Errorf("%s restarts", now)
-		}
-		return nil
-	})
-	c.kubectl(t, "rollout", "status", "deployment/redis", "--namespace="+space, "--timeout=3m")
-	c.kubectl(t, "wait", "--for=condition=Ready", "celerybroker/redis", "--namespace="+space, "--timeout=3m")
-	waitFor(t, func() error {
-		if got := c.tasks(t); got != "2" {
-			return fmt.Errorf("%s tasks are executed, want 2", got)
-		}
-		return nil
-	})
-}
-
-func (c *cluster) redisRestarts(t *testing.T) string {
+// awaitHeld waits until the two tasks that are held are seen again, and have been for
+// longer than it takes to go to zero, after something failed at that time.
+func (c *cluster) awaitHeld(t *testing.T, failed time.Time) {
 	t.Helper()
-	return c.kubectl(t, "get", "pods", "--namespace="+space, "--selector=app=redis",
-		`--output=jsonpath={.items[*].status.containerStatuses[?(@.name=="redis")].restartCount}`)
+	seen := time.Time{}
+	waitFor(t, func() error {
+		got, err := c.tasks(t)
+		if err != nil {
+			return err
+		}
+		if got.Value.Value() != 2 {
+			seen = time.Time{}
+			return fmt.Errorf("%s tasks are executed, want 2", &got.Value)
+		}
+		if seen.IsZero() && got.Timestamp.After(failed) {
+			seen = got.Timestamp.Time
+		}
+		if seen.IsZero() || got.Timestamp.Sub(seen) < 2*idleWindow {
+			return fmt.Errorf("the tasks were seen last at %s", got.Timestamp)
+		}
+		return nil
+	})
 }
 
 // awaitFewer waits until the HPA has scaled down, which it may not while short tasks wait,
@@ -157,7 +166,7 @@ func (c *cluster) redisRestarts(t *testing.T) string {
 func (c *cluster) awaitFewer(t *testing.T) {
 	t.Helper()
 	waitFor(t, func() error {
-		if short := strings.Count(c.redis(t, "lrange", "record", "0", "-1"), "finished"); short < 24 {
+		if short := strings.Count(c.record(t), "finished"); short < 24 {
 			return fmt.Errorf("%d of 24 short tasks are finished", short)
 		}
 		names := strings.Fields(c.workers(t))
@@ -172,7 +181,7 @@ func (c *cluster) awaitFewer(t *testing.T) {
 func (c *cluster) holders(t *testing.T) []string {
 	t.Helper()
 	executing := map[string]string{}
-	for line := range strings.Lines(c.redis(t, "lrange", "record", "0", "-1")) {
+	for line := range strings.Lines(c.record(t)) {
 		words := strings.Fields(line)
 		if words[0] == "started" {
 			executing[words[1]] = strings.TrimPrefix(words[2], "celery@")
@@ -224,6 +233,12 @@ func (c *cluster) redis(t *testing.T, command ...string) string {
 	return c.kubectl(t, c.inSender(append([]string{"redis-cli", "-h", redisAddress, "-n", "1"}, command...)...)...)
 }
 
+// record is what tasks have recorded.
+func (c *cluster) record(t *testing.T) string {
+	t.Helper()
+	return c.redis(t, "lrange", "record", "0", "-1")
+}
+
 // inSender are the arguments with which kubectl runs a command beside Redis.
 func (c *cluster) inSender(command ...string) []string {
 	return append([]string{"exec", "deployment/redis", "--namespace=" + space, "--container=sender", "--"}, command...)
@@ -265,7 +280,7 @@ func (c *cluster) expectOnce(t *testing.T, sent []string) {
 		want = append(want, "finished "+id, "started "+id)
 	}
 	var got []string
-	for line := range strings.Lines(c.redis(t, "lrange", "record", "0", "-1")) {
+	for line := range strings.Lines(c.record(t)) {
 		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		id, node, _ := strings.Cut(rest, " ")
 		if !strings.HasPrefix(node, "celery@worker-") {

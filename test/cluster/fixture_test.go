@@ -25,6 +25,8 @@ const (
 	space      = "workers"
 	// redisAddress is that of the Service of testdata/workers.yaml.
 	redisAddress = "10.96.0.50"
+	// idleWindow is that of the HPA there.
+	idleWindow = 5 * time.Second
 )
 
 // askedFor names the variable with which "make test-cluster" asks for this test.
@@ -56,11 +58,9 @@ func start(t *testing.T) *cluster {
 		if t.Failed() {
 			c.tell(t)
 		}
-		began := time.Now()
 		if err := kube.Stop(); err != nil {
 			t.Error(err)
 		}
-		t.Logf("stopped in %s", time.Since(began))
 	})
 	out, err := output(exec.Command("go", "tool", "-modfile=hack/charttools/go.mod", "-n", "helm.sh/helm/v4/cmd/helm"))
 	check(t, err)

@@ -23,13 +23,6 @@ def record(verb, request):
     records.rpush("record", f"{verb} {request.id} {request.hostname}")
 
 
-def released():
-    try:
-        return records.exists("released")
-    except redis.ConnectionError:
-        return False  # Redis is being restarted
-
-
 @app.task(bind=True)
 def work(self, seconds):
     """Execute for that long."""
@@ -42,7 +35,7 @@ def work(self, seconds):
 def hold(self):
     """Execute until all such tasks are released."""
     record("started", self.request)
-    while not released():
+    while not records.exists("released"):
         time.sleep(0.2)
     record("finished", self.request)
 
