@@ -109,6 +109,7 @@ image() {
   b build --quiet --pull-never --network host --build-arg VERSION=test --tag localhost/celery-hpa:test \
     --volume "$(go env GOMODCACHE):/go/pkg/mod" --volume "$(go env GOCACHE):/root/.cache/go-build" "$root"
   export_image celery-hpa
+  b rmi --prune >/dev/null # those of earlier builds
 }
 
 case ${1:-} in
