@@ -7,8 +7,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE ?= celery-hpa:$(VERSION)
 CONTAINER_TOOL ?= docker
 BROKER ?= redis
-MODULES := . hack/tools hack/generators hack/charttools hack/charttools/kubescore hack/localkube/kube
-SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh .ci/run
+MODULES := . hack/tools hack/generators hack/charttools hack/charttools/kubescore hack/localkube/kube hack/realcluster/node hack/realcluster/containerd
+SHELL_SCRIPTS := hack/setup/setup.sh hack/setup/requirements.sh hack/realcluster/build.sh .ci/run
 
 # One set of flags for all that is compiled here, so that what program, tests and
 # control plane share is compiled once: static, without paths of this machine, and
@@ -66,6 +66,14 @@ test-unit: ## Run the tests of the daily loop, without a control plane
 .PHONY: test-race
 test-race: ## Run the tests of what runs concurrently under the race detector (needs a C compiler)
 	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/broker/... ./pkg/decide/... ./pkg/act/... ./test/fleets ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
+
+.PHONY: test-cluster
+test-cluster: control-plane chart-tools ## Run image and chart in a whole cluster on this machine: needs root on Linux, 8 GB of disk
+	hack/setup/setup.sh cluster
+	@go run ./hack/progress/cmd/step "building the node's programs" hack/realcluster/build.sh programs
+	@go run ./hack/progress/cmd/step "building the base images" hack/realcluster/build.sh base
+	@go run ./hack/progress/cmd/step "building the image of celery-hpa" hack/realcluster/build.sh image
+	CLUSTER=1 go test -v -count=1 -timeout 30m ./test/cluster
 
 .PHONY: soak
 soak: setup control-plane ## Scale every kind of workers down again and again, for an hour

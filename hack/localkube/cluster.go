@@ -39,6 +39,12 @@ type Options struct {
 	// ControllerManagerArgs are appended to the flags of
 	// kube-controller-manager.
 	ControllerManagerArgs []string
+	// NodeAddress is an IPv4 address of this machine under which nodes and pods with
+	// a network of their own reach the API server. It makes the control plane one
+	// for a real node (see Launch): it listens on all addresses, all controllers run,
+	// pods have service accounts, and the service "kubernetes" leads to it. Empty
+	// stands for loopback alone.
+	NodeAddress string
 }
 
 // Cluster is a running control plane. Its methods are safe for concurrent use.
@@ -49,13 +55,14 @@ type Cluster struct {
 	config *rest.Config
 
 	supervisor *component.Supervisor
+	started    components
 	ports      []*port.Reservation
 	janitor    *process.Janitor // nil if the folder is the caller's
 	stop       func() error
 }
 
-// Stop ends the control plane, last started first and etcd last, waits until its
-// processes are gone, and removes its folder if that was temporary. It takes a
+// Stop ends the control plane and what Launch has started, last started first and
+// etcd last, waits until the processes are gone, and removes its folder if that was temporary. It takes a
 // second or two; calls after the first return what the first did.
 func (c *Cluster) Stop() error { return c.stop() }
 
@@ -85,6 +92,9 @@ func (c *Cluster) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
 // CABundle is the PEM-encoded certificate of the cluster's authority: what to
 // trust to reach the API server, and what signs ServingCert.
 func (c *Cluster) CABundle() []byte { return bytes.Clone(c.ca.Cert()) }
+
+// CAFile is the path of a file with CABundle. It exists until Stop.
+func (c *Cluster) CAFile() string { return c.layout.path(caFile) }
 
 // ServingCert makes a certificate for a server that the cluster is to reach, such
 // as an aggregated API server or a webhook, for these names or addresses and for

@@ -22,14 +22,18 @@ const (
 	proxyCAFile       = "front-proxy-ca.crt"
 	proxyCertFile     = "front-proxy.crt"
 	proxyKeyFile      = "front-proxy.key"
+	kubeletCertFile   = "apiserver-kubelet-client.crt"
+	kubeletKeyFile    = "apiserver-kubelet-client.key"
 	adminKubeconfig   = "kubeconfig"
 	managerKubeconfig = "kube-controller-manager.kubeconfig"
 )
 
 // Users that Kubernetes knows by these names: the aggregator towards aggregated
-// API servers, whoever may do everything, and the controller manager.
+// API servers, the API server towards kubelets, whoever may do everything, and the
+// controller manager.
 const (
 	proxyUser   = "front-proxy-client"
+	kubeletUser = "kube-apiserver-kubelet-client"
 	adminUser   = "admin"
 	adminGroup  = "system:masters"
 	managerUser = "system:kube-controller-manager"
@@ -38,8 +42,9 @@ const (
 // writeCredentials makes every key and certificate of a cluster and writes those
 // that its components read. The authority of the front proxy is another than the
 // cluster's: whoever holds a client certificate of the cluster must not pass for
-// the front proxy, which may speak for any user.
-func writeCredentials(dir string, ca *pki.Authority) error {
+// the front proxy, which may speak for any user. The API server is reached by the
+// address too, if there is one.
+func writeCredentials(dir string, ca *pki.Authority, address string) error {
 	proxyCA, err := pki.NewAuthority("localkube-front-proxy")
 	if err != nil {
 		return err
@@ -49,7 +54,15 @@ func writeCredentials(dir string, ca *pki.Authority) error {
 		return err
 	}
 	// 10.96.0.1 is the address of the service "kubernetes".
-	serving, err := ca.Server("localhost", "127.0.0.1", "kubernetes.default.svc", "10.96.0.1")
+	hosts := []string{"localhost", "127.0.0.1", "kubernetes.default.svc", "10.96.0.1"}
+	if address != "" {
+		hosts = append(hosts, address)
+	}
+	serving, err := ca.Server(hosts...)
+	if err != nil {
+		return err
+	}
+	kubelet, err := ca.Client(kubeletUser, adminGroup)
 	if err != nil {
 		return err
 	}
@@ -66,6 +79,8 @@ func writeCredentials(dir string, ca *pki.Authority) error {
 		proxyCAFile:      proxyCA.Cert(),
 		proxyCertFile:    proxy.Cert,
 		proxyKeyFile:     proxy.Key,
+		kubeletCertFile:  kubelet.Cert,
+		kubeletKeyFile:   kubelet.Key,
 	})
 }
 

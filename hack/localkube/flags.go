@@ -37,18 +37,11 @@ func (l layout) etcdFlags() []string {
 	}
 }
 
-// apiServerFlags switch off two things that loopback does not allow or need: the
-// endpoints of the service "kubernetes" (a loopback address is refused there) and
-// the ServiceAccount admission plugin (its token volumes mean nothing to a pod
-// that is a process).
 func (l layout) apiServerFlags(options Options) []string {
 	flags := []string{
 		"--etcd-servers=" + l.etcdURL(),
 		fmt.Sprintf("--secure-port=%d", l.apiServerPort),
 		"--permit-port-sharing",
-		"--bind-address=127.0.0.1",
-		"--advertise-address=127.0.0.1",
-		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--client-ca-file=" + l.path(caFile),
 		"--tls-cert-file=" + l.path(servingCertFile),
@@ -56,7 +49,6 @@ func (l layout) apiServerFlags(options Options) []string {
 		"--service-account-key-file=" + l.path(tokenPublicFile),
 		"--service-account-signing-key-file=" + l.path(tokenPrivateFile),
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--authorization-mode=RBAC",
 		"--requestheader-client-ca-file=" + l.path(proxyCAFile),
 		"--requestheader-allowed-names=" + proxyUser,
 		"--requestheader-username-headers=X-Remote-User",
@@ -64,16 +56,45 @@ func (l layout) apiServerFlags(options Options) []string {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file=" + l.path(proxyCertFile),
 		"--proxy-client-key-file=" + l.path(proxyKeyFile),
-		"--disable-admission-plugins=ServiceAccount",
 	}
-	return slices.Concat(flags, featureGates(options.FeatureGates), options.APIServerArgs)
+	return slices.Concat(flags, l.reachFlags(options.NodeAddress), featureGates(options.FeatureGates), options.APIServerArgs)
+}
+
+// reachFlags are for whom the API server is there. On loopback alone two things are
+// switched off that it does not allow or need: the endpoints of the service
+// "kubernetes" (a loopback address is refused there) and the ServiceAccount admission
+// plugin (its token volumes mean nothing to a pod that is a process).
+func (l layout) reachFlags(nodeAddress string) []string {
+	if nodeAddress == "" {
+		return []string{
+			"--bind-address=127.0.0.1",
+			"--advertise-address=127.0.0.1",
+			"--endpoint-reconciler-type=none",
+			"--authorization-mode=RBAC",
+			"--disable-admission-plugins=ServiceAccount",
+		}
+	}
+	return []string{
+		"--bind-address=0.0.0.0",
+		"--advertise-address=" + nodeAddress,
+		"--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction",
+		"--allow-privileged",
+		// By default the node's name goes first, which nobody resolves.
+		"--kubelet-preferred-address-types=InternalIP",
+		"--kubelet-client-certificate=" + l.path(kubeletCertFile),
+		"--kubelet-client-key=" + l.path(kubeletKeyFile),
+	}
 }
 
 // controllers are those that scaling needs, and those without which namespaces,
 // owners, service accounts and the roles view, edit and admin would not behave as
-// in a cluster. There is no node
-// lifecycle controller: a node stays as ready as it said it was.
-func controllers() []string {
+// in a cluster. There is no node lifecycle controller: a node stays as ready as it said
+// it was. A real node has all of them.
+func controllers(nodeAddress string) []string {
+	if nodeAddress != "" {
+		return []string{"*"}
+	}
 	return []string{
 		"deployment-controller", "replicaset-controller", "statefulset-controller",
 		"horizontal-pod-autoscaler-controller", "serviceaccount-controller",
@@ -90,7 +111,7 @@ func (l layout) managerFlags(options Options) []string {
 		"--bind-address=127.0.0.1",
 		"--tls-cert-file=" + l.path(servingCertFile),
 		"--tls-private-key-file=" + l.path(servingKeyFile),
-		"--controllers=" + strings.Join(controllers(), ","),
+		"--controllers=" + strings.Join(controllers(options.NodeAddress), ","),
 		"--use-service-account-credentials",
 		"--service-account-private-key-file=" + l.path(tokenPrivateFile),
 		"--root-ca-file=" + l.path(caFile),

@@ -64,7 +64,7 @@ func startFrom(ctx context.Context, bin string, options Options) (*Cluster, erro
 // prepare makes everything but the processes.
 func prepare(bin string, options Options) (_ *Cluster, err error) {
 	c := &Cluster{bin: bin, supervisor: component.NewSupervisor()}
-	c.stop = sync.OnceValue(func() error { return c.release(nil) })
+	c.stop = sync.OnceValue(c.release)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Stop())
@@ -76,7 +76,7 @@ func prepare(bin string, options Options) (_ *Cluster, err error) {
 	if err := c.reservePorts(); err != nil {
 		return nil, err
 	}
-	return c, c.makeCredentials()
+	return c, c.makeCredentials(options.NodeAddress)
 }
 
 func (c *Cluster) makeFolder(dir string) (err error) {
@@ -107,11 +107,11 @@ func (c *Cluster) reservePorts() error {
 	return nil
 }
 
-func (c *Cluster) makeCredentials() (err error) {
+func (c *Cluster) makeCredentials(address string) (err error) {
 	if c.ca, err = pki.NewAuthority("localkube"); err != nil {
 		return err
 	}
-	if err := writeCredentials(c.layout.dir, c.ca); err != nil {
+	if err := writeCredentials(c.layout.dir, c.ca, address); err != nil {
 		return err
 	}
 	if c.config, err = c.ConfigFor(adminUser, adminGroup); err != nil {
@@ -132,33 +132,49 @@ func (c *Cluster) makeCredentials() (err error) {
 func (c *Cluster) run(ctx context.Context, options Options) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not ready within %s", readyTimeout))
 	defer cancel()
-	var started []*component.Component
-	c.stop = sync.OnceValue(func() error { return c.release(started) })
-	launch := func(name string, flags []string) error {
-		running, err := component.Start(c.bin, c.layout.dir, name, flags)
-		if err != nil {
-			return err
-		}
-		started = append(started, running)
-		c.supervisor.Watch(running)
-		return nil
-	}
-	if err := launch("etcd", c.layout.etcdFlags()); err != nil {
+	if err := c.Launch(c.bin, "etcd", c.layout.etcdFlags()); err != nil {
 		return err
 	}
-	if err := launch("kube-apiserver", c.layout.apiServerFlags(options)); err != nil {
+	if err := c.Launch(c.bin, "kube-apiserver", c.layout.apiServerFlags(options)); err != nil {
 		return err
 	}
 	if err := c.awaitAPIServer(ctx); err != nil {
 		return fmt.Errorf("wait for kube-apiserver: %w", err)
 	}
-	if err := launch("kube-controller-manager", c.layout.managerFlags(options)); err != nil {
+	if err := c.Launch(c.bin, "kube-controller-manager", c.layout.managerFlags(options)); err != nil {
 		return err
 	}
 	if err := c.awaitManager(ctx); err != nil {
 		return fmt.Errorf("wait for kube-controller-manager: %w", err)
 	}
 	return nil
+}
+
+// Launch runs one more program, of that name in the folder bin, as a component of the
+// cluster: its output is in NAME.log in Dir, where it runs; Done and Err tell of its
+// end; Stop stops it, before those that were started earlier. It does not wait for it
+// to be ready.
+func (c *Cluster) Launch(bin, name string, args []string) error {
+	running, err := component.Start(bin, c.layout.dir, name, args)
+	if err != nil {
+		return err
+	}
+	c.started.add(running)
+	c.supervisor.Watch(running)
+	return nil
+}
+
+// Restart ends a component with SIGTERM and starts it again, with the same arguments. It
+// does not wait for it to be ready.
+func (c *Cluster) Restart(name string) error {
+	return c.started.replace(name, func(old *component.Component) (*component.Component, error) {
+		running, err := old.Restart()
+		if err != nil {
+			return nil, err
+		}
+		c.supervisor.Watch(running)
+		return running, nil
+	})
 }
 
 func (c *Cluster) awaitAPIServer(ctx context.Context) error {
@@ -235,10 +251,10 @@ func (c *Cluster) poll(ctx context.Context, attempt func(context.Context) error)
 }
 
 // release stops what was started, in reverse order, and gives back the rest.
-func (c *Cluster) release(started []*component.Component) error {
+func (c *Cluster) release() error {
 	c.supervisor.ExpectEnd()
 	var errs []error
-	for _, running := range slices.Backward(started) {
+	for _, running := range slices.Backward(c.started.list()) {
 		errs = append(errs, running.Stop())
 	}
 	c.supervisor.Wait()
@@ -249,4 +265,39 @@ func (c *Cluster) release(started []*component.Component) error {
 		errs = append(errs, c.janitor.Clean())
 	}
 	return errors.Join(errs...)
+}
+
+// components in the order in which they were started. It is safe for concurrent use.
+type components struct {
+	mu      sync.Mutex
+	started []*component.Component
+}
+
+func (c *components) add(running *component.Component) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started = append(c.started, running)
+}
+
+// replace puts what by returns in the place of the component of that name.
+func (c *components) replace(name string, by func(*component.Component) (*component.Component, error)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for n, old := range c.started {
+		if old.Name() != name {
+			continue
+		}
+		replacement, err := by(old)
+		if err == nil {
+			c.started[n] = replacement
+		}
+		return err
+	}
+	return fmt.Errorf("no component is called %s", name)
+}
+
+func (c *components) list() []*component.Component {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.started)
 }

@@ -3,8 +3,9 @@
 # rabbitmq-server and prometheus from the distribution, and a pinned Celery in a
 # virtual environment of its own. What is there already is left alone, so that a
 # second run takes under a second. With the argument "demo" it leaves out what the
-# demo does without; with "lint" it installs the linters of shell and YAML instead.
-# Without the rights to install it says what to install, and fails.
+# demo does without; with "lint" it installs the linters of shell and YAML instead,
+# with "cluster" what a real cluster is made of. Without the rights to install it says
+# what to install, and fails.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -197,8 +198,19 @@ ensure_linters() {
   done
 }
 
+# A real cluster needs root, and so does installing what it needs.
+ensure_cluster() {
+  check_go
+  local missing=() package
+  for package in runc buildah debootstrap containernetworking-plugins nftables conntrack iproute2; do
+    dpkg-query --show --showformat '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
+  done
+  ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
 case ${1:-} in
 lint) ensure_linters ;;
+cluster) ensure_cluster ;;
 '' | demo)
   check_go
   command -v redis-server >/dev/null || install_server redis-server redis-server.service
@@ -206,5 +218,5 @@ lint) ensure_linters ;;
   [[ ${1:-} == demo ]] || has_prometheus || install_server prometheus prometheus.service
   ensure_celery
   ;;
-*) fail "unknown argument $1: there are only \"demo\" and \"lint\"" ;;
+*) fail "unknown argument $1: there are only \"demo\", \"lint\" and \"cluster\"" ;;
 esac

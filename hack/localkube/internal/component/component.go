@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,14 +25,17 @@ const (
 type Component struct {
 	name    string
 	log     string
+	restart func() (*Component, error)
 	process *process.Process
+	// stopping is true from the moment that the program was asked to end.
+	stopping atomic.Bool
 }
 
 // Start runs the program of that name of the folder bin in the folder dir, with
-// its output in NAME.log there.
+// its output appended to NAME.log there.
 func Start(bin, dir, name string, args []string) (*Component, error) {
 	log := filepath.Join(dir, name+".log")
-	output, err := os.Create(log)
+	output, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("open the log of %s: %w", name, err)
 	}
@@ -42,11 +46,24 @@ func Start(bin, dir, name string, args []string) (*Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Component{name: name, log: log, process: child}, nil
+	restart := func() (*Component, error) { return Start(bin, dir, name, args) }
+	return &Component{name: name, log: log, restart: restart, process: child}, nil
+}
+
+// Name is the name of the program.
+func (c *Component) Name() string { return c.name }
+
+// Restart stops the program and starts it anew, as another component, which it returns.
+func (c *Component) Restart() (*Component, error) {
+	if err := c.Stop(); err != nil {
+		return nil, err
+	}
+	return c.restart()
 }
 
 // Stop ends the program and waits until it is gone. One that has ended is no error.
 func (c *Component) Stop() error {
+	c.stopping.Store(true)
 	if err := c.process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop %s: %w", c.name, err)
 	}

@@ -19,11 +19,14 @@ func NewSupervisor() *Supervisor { return &Supervisor{done: make(chan struct{})}
 // Done is closed when a component has ended unasked, or by ExpectEnd.
 func (s *Supervisor) Done() <-chan struct{} { return s.done }
 
-// Watch watches a component until it ends. Call Wait before the end.
+// Watch watches a component until it ends, which is no failure if it was stopped. Call
+// Wait before the end.
 func (s *Supervisor) Watch(c *Component) {
 	s.watchers.Go(func() {
 		<-c.process.Done()
-		s.ended(c.died)
+		if !c.stopping.Load() {
+			s.ended(c.died)
+		}
 	})
 }
 

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Builds what a real cluster on this machine is made of, into the folder realcluster of
+# the cache folder. Root is needed, and what "setup.sh cluster" installs.
+#
+#   programs   containerd, kubelet, kube-proxy, kube-scheduler
+#   base       the images of pods that are not celery-hpa's, and the builder's base image
+#   image      celery-hpa's, from the Dockerfile
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${CELERY_HPA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/celery-hpa}/realcluster
+bin=$cache/bin
+images=$cache/images
+
+export CGO_ENABLED=0
+export GOFLAGS='-trimpath -buildvcs=false -gcflags=all=-dwarf=false'
+export BUILDAH_ISOLATION=chroot
+export CONTAINERS_CONF=$cache/containers.conf
+
+# Images and settings are apart from those of whoever uses buildah on this machine.
+b() {
+  [[ -e $CONTAINERS_CONF ]] || printf '[network]\nnetwork_config_dir = "%s"\n' "$cache/networks" >"$CONTAINERS_CONF"
+  buildah --root "$cache/storage" --runroot "$cache/run" --storage-driver overlay "$@"
+}
+
+programs() {
+  mkdir -p "$bin"
+  local version name
+  version=$(go list -C "$here/node" -m -f '{{.Version}}' k8s.io/kubernetes)
+  name=k8s.io/component-base/version
+  go build -C "$here/node" -ldflags "-s -w -X $name.gitVersion=$version -X $name.gitTreeState=clean" -o "$bin/node" .
+  for name in kubelet kube-proxy kube-scheduler; do
+    ln -sfn node "$bin/$name"
+  done
+  name=github.com/containerd/containerd/v2/cmd
+  go build -C "$here/containerd" -tags no_btrfs,no_zfs,no_devmapper -ldflags '-s -w' -o "$bin/" \
+    "$name/containerd" "$name/containerd-shim-runc-v2" "$name/ctr"
+}
+
+# export_image NAME writes the image for "ctr images import".
+export_image() {
+  mkdir -p "$images"
+  rm -f "$images/.$1.tar"
+  b push --quiet --disable-compression "localhost/$1:test" "oci-archive:$images/.$1.tar:localhost/$1:test"
+  mv "$images/.$1.tar" "$images/$1.tar"
+}
+
+pause() {
+  go build -C "$root" -ldflags '-s -w' -o "$cache/pause" ./hack/realcluster/pause
+  local container
+  container=$(b from scratch)
+  b copy --quiet "$container" "$cache/pause" /pause
+  b config --entrypoint '["/pause"]' --user 65535:65535 "$container"
+  b commit --quiet --rm "$container" localhost/pause:test
+  export_image pause
+}
+
+# rootfs FOLDER fills a folder with the distribution's Celery and Redis, and what the
+# builder needs besides Go.
+rootfs() {
+  local codename mirror
+  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+  # shellcheck disable=SC2016 # apt-get fills it in, not the shell
+  mirror=$(apt-get indextargets --format '$(SITE)' | head -n 1)
+  rm -rf "$1" "$1.part"
+  debootstrap --variant=minbase --include=ca-certificates,python3-celery,python3-redis,redis-server \
+    "$codename" "$1.part" "$mirror"
+  rm -rf "$1.part"/var/cache/apt/*.bin "$1.part"/var/cache/apt/archives/*.deb "$1.part"/var/lib/apt/lists/*
+  mv "$1.part" "$1"
+}
+
+celery() {
+  local container
+  container=$(b from scratch)
+  b copy --quiet "$container" "$cache/rootfs" /
+  b config --env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$container"
+  b commit --quiet --rm "$container" localhost/celery:test
+  export_image celery
+}
+
+# builder makes the base image that the Dockerfile names, which no registry is asked for.
+# It compiles with the flags of the Makefile, and so takes what is compiled already from
+# the cache.
+builder() {
+  local container
+  container=$(b from --pull-never localhost/celery:test)
+  b copy --quiet "$container" "$(go env GOROOT)" /usr/local/go
+  b copy --quiet "$container" /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+  b config --env PATH=/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin --env GOPATH=/go \
+    --env GOPROXY="$(go env GOPROXY)" --env GOFLAGS="$GOFLAGS" "$container"
+  b commit --quiet --rm "$container" "$(sed -n 's/^ARG GO_IMAGE=//p' "$root/Dockerfile")"
+}
+
+# base is done once for each version of this script and of Go.
+base() {
+  local done_for
+  done_for=$({ cat "${BASH_SOURCE[0]}" "$here/pause/main.go" "$root/Dockerfile" && go version; } | sha256sum)
+  [[ $(cat "$cache/base" 2>/dev/null) != "$done_for" ]] || return 0
+  mkdir -p "$cache"
+  [[ -d $cache/rootfs ]] || rootfs "$cache/rootfs"
+  pause
+  celery
+  builder
+  echo "$done_for" >"$cache/base"
+}
+
+image() {
+  b build --quiet --pull-never --network host --build-arg VERSION=test --tag localhost/celery-hpa:test \
+    --volume "$(go env GOMODCACHE):/go/pkg/mod" --volume "$(go env GOCACHE):/root/.cache/go-build" "$root"
+  export_image celery-hpa
+  b rmi --prune >/dev/null # those of earlier builds
+}
+
+case ${1:-} in
+programs | base | image) "$1" ;;
+*)
+  echo 'usage: build.sh programs|base|image' >&2
+  exit 2
+  ;;
+esac
