@@ -45,6 +45,9 @@ func (st State) see(o Observation, now time.Time) State {
 	if st.Seen && st.Replicas == 0 && o.Replicas > 0 {
 		st.WokeAt, st.RaisedAt, st.ShortSince = now, now, time.Time{}
 	}
+	if st.Replicas > 0 && o.Replicas == 0 {
+		st.ShortSince = time.Time{} // it was of a raise
+	}
 	st.Seen, st.Replicas = true, o.Replicas
 	if o.Replicas > 0 {
 		st.AsleepSince, st.EmptySince = time.Time{}, time.Time{}
