@@ -14,6 +14,7 @@ func Decide(spec Spec, st State, o Observation, now time.Time) (State, Decision)
 	st = st.see(o, now)
 	switch {
 	case spec.Paused:
+		st.ShortSince = time.Time{}
 		return st.anew(), Decision{Cause: Paused, Reason: "paused by annotation", After: drowsy}
 	case o.Replicas == 0:
 		return asleep(spec, st.anew(), o, now)
