@@ -55,7 +55,8 @@ func (b Broker) Format(s fmt.State, _ rune) {
 func (b Broker) LogValue() slog.Value { return slog.StringValue(b.String()) }
 
 // KeepGood returns the brokers found, each bad one replaced by what it was before if
-// that was good: one that has an error now goes on with what it had.
+// that was good: one that has an error now goes on with what it had. One that was deleted
+// and made anew under its name has nothing.
 func KeepGood(before, found []Broker) []Broker {
 	good := map[queue.BrokerRef]Broker{}
 	for _, b := range before {
@@ -66,7 +67,7 @@ func KeepGood(before, found []Broker) []Broker {
 	kept := make([]Broker, len(found))
 	for i, b := range found {
 		kept[i] = b
-		if old, wasGood := good[b.Ref()]; wasGood && b.Err != nil {
+		if old, wasGood := good[b.Ref()]; wasGood && b.Err != nil && old.UID == b.UID {
 			kept[i] = old
 		}
 	}

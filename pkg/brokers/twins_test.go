@@ -68,3 +68,18 @@ func TestTwinsAreOfThoseThatAreUsed(t *testing.T) {
 		t.Errorf("it says %v", said)
 	}
 }
+
+func TestWhatWasGoodStaysUnlessItWasMadeAnew(t *testing.T) {
+	good, bad, anew := broker("a", "1", "redis://h"), broker("a", "1", ""), broker("a", "1", "")
+	good.UID, bad.UID, anew.UID = "x", "x", "y"
+	bad.Err, anew.Err = errors.New("bad"), errors.New("bad")
+	for _, tt := range []struct {
+		rule  string
+		found brokers.Broker
+		want  string
+	}{{"the same object", bad, "redis://h"}, {"another of its name", anew, ""}} {
+		if kept := brokers.KeepGood([]brokers.Broker{good}, []brokers.Broker{tt.found}); len(kept) != 1 || kept[0].URL != tt.want {
+			t.Errorf("%s: the URL in use is %q, want %q", tt.rule, kept[0].URL, tt.want)
+		}
+	}
+}
