@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -32,7 +31,8 @@ type view struct {
 	workers error
 }
 
-// statusOf says how a CeleryBroker is. Conditions keep their time of transition.
+// statusOf says how a CeleryBroker is, without numbers. Conditions keep their time of
+// transition.
 func statusOf(f brokerresource.Found, v view, now time.Time) v1alpha1.CeleryBrokerStatus {
 	s := v1alpha1.CeleryBrokerStatus{ObservedGeneration: f.Generation, MissingRights: missingRights(v)}
 	s.Conditions = append(s.Conditions, f.Status.Conditions...)
@@ -42,13 +42,17 @@ func statusOf(f brokerresource.Found, v view, now time.Time) v1alpha1.CeleryBrok
 		ready.Message = ready.Message[:maxMessage] + " …"
 	}
 	meta.SetStatusCondition(&s.Conditions, ready)
+	return s
+}
+
+// count adds the numbers to a status. Its cost follows the number of queues.
+func count(s *v1alpha1.CeleryBrokerStatus, v view, now time.Time) {
 	if v.broker == nil || !v.broker.Sampled() {
-		return s
+		return
 	}
 	at := metav1.NewTime(v.broker.SampledAt().Truncate(time.Minute))
 	s.LastSampleTime = &at
 	s.Queues, s.Backlog, s.InFlight = numbers(v.broker, now)
-	return s
 }
 
 // readiness is the condition Ready.
@@ -110,13 +114,10 @@ func missingRights(v view) []string {
 	return missing
 }
 
-// due tells whether a status is to be written in place of another that was written a
-// while ago: at once if it says something else, seldom if only numbers or words differ.
+// due tells whether a status may be written in place of another that was written, or
+// compared, a while ago: soon if it says something else, seldom for numbers and words.
 func due(before, after v1alpha1.CeleryBrokerStatus, age time.Duration) bool {
-	if age < turnInterval || equality.Semantic.DeepEqual(before, after) {
-		return false
-	}
-	return age >= numbersInterval || gist(before) != gist(after)
+	return age >= numbersInterval || age >= turnInterval && gist(before) != gist(after)
 }
 
 // gist is what of a status is to be known at once. What is wrong with the object itself

@@ -3,11 +3,11 @@ package brokerstatus
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -94,9 +94,11 @@ func (w *Writer) writeAll(ctx context.Context, now time.Time) error {
 			before = written{status: f.Status}
 		}
 		f.Status = before.status
-		status := statusOf(f, w.view(f.Ref()), now)
+		v := w.view(f.Ref())
+		status := statusOf(f, v, now)
 		if due(before.status, status, now.Sub(before.at)) {
-			err := w.write(ctx, f, status)
+			count(&status, v, now)
+			err := w.change(ctx, f, status)
 			if first == nil {
 				first = err
 			}
@@ -117,7 +119,11 @@ func (w *Writer) view(ref queue.BrokerRef) view {
 	return v
 }
 
-func (w *Writer) write(ctx context.Context, f brokerresource.Found, status v1alpha1.CeleryBrokerStatus) error {
+// change writes a status in place of that of f, unless it is the same.
+func (w *Writer) change(ctx context.Context, f brokerresource.Found, status v1alpha1.CeleryBrokerStatus) error {
+	if equality.Semantic.DeepEqual(f.Status, status) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	patch, err := patchOf(status)
@@ -145,7 +151,7 @@ func patchOf(status v1alpha1.CeleryBrokerStatus) ([]byte, error) {
 	for _, name := range []string{"lastSampleTime", "queues", "backlog", "inFlight", "missingRights"} {
 		fields[name] = nil
 	}
-	if err := errors.Join(json.Unmarshal(text, &fields)); err != nil {
+	if err := json.Unmarshal(text, &fields); err != nil {
 		return nil, fmt.Errorf("encode a status: %w", err)
 	}
 	return json.Marshal(map[string]any{"status": fields})
