@@ -143,8 +143,12 @@ func (w *Watcher) Run(ctx context.Context, onChange func([]brokers.Broker)) erro
 		return fmt.Errorf("watch CeleryBrokers: %w", err)
 	}
 	told := cache.ResourceEventHandlerDetailedFuncs{
-		AddFunc:    func(any, bool) { w.Refresh() },
-		UpdateFunc: func(any, any) { w.Refresh() },
+		AddFunc: func(any, bool) { w.Refresh() },
+		UpdateFunc: func(before, after any) {
+			if generation(before) != generation(after) { // else it is its status, which we write ourselves
+				w.Refresh()
+			}
+		},
 		DeleteFunc: func(any) { w.Refresh() },
 	}
 	if _, err := w.objects.AddEventHandler(told); err != nil {
@@ -160,6 +164,16 @@ func (w *Watcher) Run(ctx context.Context, onChange func([]brokers.Broker)) erro
 	})
 	w.loop(ctx, onChange)
 	return nil
+}
+
+// generation tells apart what the spec of an object was, also of one that was made anew
+// under its name.
+func generation(object any) string {
+	o, ok := object.(*unstructured.Unstructured)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s %d", o.GetUID(), o.GetGeneration())
 }
 
 func (w *Watcher) loop(ctx context.Context, onChange func([]brokers.Broker)) {
