@@ -74,14 +74,15 @@ func (s *sources) start(ctx context.Context, running *errgroup.Group, apply func
 func (s *sources) change(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := slices.Clone(s.ofFile())
+	first := s.ofFile()
+	all := slices.Clone(first)
 	if s.resources != nil {
 		all = append(all, s.resources.Brokers()...)
 	}
 	twins := brokers.Twins(all)
 	var found []brokers.Broker
 	for i, b := range all {
-		if twins[i] == nil || i < len(s.ofFile()) {
+		if twins[i] == nil || i < len(first) {
 			found = append(found, b)
 		}
 	}

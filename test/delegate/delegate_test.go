@@ -256,7 +256,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 // RoundTrip implements http.RoundTripper.
 func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
 
-func TestDelegateWithoutTrustIsAnError(t *testing.T) {
+func TestDelegateThatDoesNotAnswerIsAnError(t *testing.T) {
 	ours := nothing{}
 	p, err := delegate.New(&rest.Config{Host: "https://127.0.0.1:1"}, delegate.Options{URL: "https://127.0.0.1:1"}, ours, slog.New(slog.DiscardHandler))
 	check(t, err)
