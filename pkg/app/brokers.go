@@ -33,23 +33,26 @@ func specOf(b brokers.Broker, heard *workers.Store) sampler.Spec {
 			if err != nil {
 				return nil, err
 			}
-			return timed{driver, b.Ref(), heard}, nil
+			return completed{driver, b.Ref(), heard}, nil
 		},
 	}
 }
 
-// timed is a broker whose samples tell of times as well, which its workers know.
-type timed struct {
+// completed is a broker whose samples tell as well what its workers know: which tasks
+// have begun, and times.
+type completed struct {
 	sampler.Broker
 	ref   queue.BrokerRef
 	heard *workers.Store
 }
 
 // Sample implements sampler.Broker.
-func (t timed) Sample(ctx context.Context) (*queue.Sample, error) {
-	sample, err := t.Broker.Sample(ctx)
+func (c completed) Sample(ctx context.Context) (*queue.Sample, error) {
+	sample, err := c.Broker.Sample(ctx)
 	if err == nil {
-		t.heard.AddTimes(t.ref, sample, time.Now())
+		now := time.Now()
+		c.heard.AddBegun(c.ref, sample, now)
+		c.heard.AddTimes(c.ref, sample, now)
 	}
 	return sample, err
 }

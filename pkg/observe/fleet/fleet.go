@@ -84,6 +84,9 @@ type Member struct {
 	Active queue.Count
 	// Slots is how many can execute at once; unknown without remote control.
 	Slots queue.Count
+	// Begun is how many tasks may have begun in the pod, or in another of those that
+	// serve the same queues, that nobody has told of yet (workers.Store.AddBegun).
+	Begun int64
 	// Annotations are those of the pod that celery-hpa may write, by key.
 	Annotations map[string]string
 }

@@ -15,13 +15,14 @@ type Verdict struct {
 	Reason string
 	// Since is when it came to be so, zero if that was not seen.
 	Since time.Time
-	// Active and Slots are as in Member.
+	// Active, Slots and Begun are as in Member.
 	Active, Slots queue.Count
+	Begun         int64
 }
 
 // Judge says what a worker is doing by what was heard of it.
 func Judge(w workers.Worker, now time.Time) Verdict {
-	v := Verdict{Since: w.Since, Slots: slotsOf(w), Active: queue.Known(w.Active.N, w.HeardAt)}
+	v := Verdict{Since: w.Since, Slots: slotsOf(w), Active: queue.Known(w.Active.N, w.HeardAt), Begun: w.Begun}
 	switch {
 	case w.Offline():
 		v.State, v.Since, v.Reason = Draining, w.OfflineAt, fmt.Sprintf("worker %s shuts down since %s", w.Node, ago(now.Sub(w.OfflineAt)))
@@ -128,7 +129,7 @@ func both(a, b Verdict) Verdict {
 	if a.State == b.State && b.Since.After(a.Since) {
 		a.Since = b.Since
 	}
-	a.Active, a.Slots = sum(a.Active, b.Active), sum(a.Slots, b.Slots)
+	a.Active, a.Slots, a.Begun = sum(a.Active, b.Active), sum(a.Slots, b.Slots), max(a.Begun, b.Begun)
 	return a
 }
 

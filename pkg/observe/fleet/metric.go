@@ -44,7 +44,7 @@ func Metrics() []Metric {
 // being deleted is none of the replicas any more; if it executed nothing at the end,
 // counting it would have the HPA replace it.
 func busy(f Fleet, now time.Time) queue.Count {
-	return f.count(now, func(m Member, n *queue.Count) {
+	n := f.count(now, func(m Member, n *queue.Count) {
 		switch {
 		case !m.State.IsBusy(), m.Terminating && m.Active.Err == nil && m.Active.N == 0:
 		case f.Kind == StatefulSet:
@@ -53,10 +53,35 @@ func busy(f Fleet, now time.Time) queue.Count {
 			n.N++
 		}
 	})
+	return f.withBegun(n)
+}
+
+// withBegun adds the idle workers to the busy ones that may have taken a task since they
+// were heard: no more of them than tasks have begun unheard; in a StatefulSet it may be
+// any of them.
+func (f Fleet) withBegun(busy queue.Count) queue.Count {
+	var may, begun int64
+	for _, m := range f.Members {
+		switch {
+		case m.State != Idle || m.Begun == 0:
+		case f.Kind == StatefulSet:
+			busy.N = max(busy.N, int64(m.Ordinal)+1)
+		default:
+			may, begun = may+1, max(begun, m.Begun)
+		}
+	}
+	busy.N += min(may, begun)
+	return busy
 }
 
 func activeTasks(f Fleet, now time.Time) queue.Count {
-	return f.count(now, func(m Member, n *queue.Count) { *n = sum(*n, of(m, m.Active)) })
+	begun := int64(0)
+	n := f.count(now, func(m Member, n *queue.Count) {
+		*n = sum(*n, of(m, m.Active))
+		begun = max(begun, m.Begun)
+	})
+	n.N += begun
+	return n
 }
 
 func slots(f Fleet, now time.Time) queue.Count {

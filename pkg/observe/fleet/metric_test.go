@@ -41,6 +41,11 @@ func TestMetrics(t *testing.T) {
 	strange.Heard = false
 	empty := members()
 	empty.Heard = false
+	may := func(number int, state fleet.State, active, begun int64) fleet.Member {
+		m := member(number, state, active)
+		m.Begun = begun
+		return m
+	}
 	tests := []struct {
 		rule  string
 		fleet fleet.Fleet
@@ -53,6 +58,9 @@ func TestMetrics(t *testing.T) {
 		{"starting pods do not count", members(member(0, fleet.Idle, 0), starting), "0 0 4"},
 		{"in a StatefulSet the highest busy ordinal holds those below", set(member(0, fleet.Idle, 0), member(7, fleet.Busy, 1), member(8, fleet.Idle, 0)), "8 1 12"},
 		{"in a StatefulSet ordinal 0 holds one replica", set(member(0, fleet.Busy, 1), member(1, fleet.Idle, 0)), "1 1 8"},
+		{"tasks that have begun unheard make idle workers busy, one each", members(may(0, fleet.Idle, 0, 2), may(1, fleet.Idle, 0, 2), may(2, fleet.Idle, 0, 2), member(3, fleet.Idle, 0)), "2 2 16"},
+		{"no more than may have taken them", members(may(0, fleet.Idle, 0, 9), may(1, fleet.Busy, 1, 9), member(2, fleet.Idle, 0)), "2 10 12"},
+		{"in a StatefulSet any that may have taken one", set(may(0, fleet.Idle, 0, 1), may(1, fleet.Idle, 0, 1), member(2, fleet.Idle, 0)), "2 1 12"},
 		{"a fleet without pods is at zero", empty, "0 0 0"},
 		{"of a fleet that was never heard nothing is known", strange, "? ? ?"},
 	}

@@ -232,7 +232,8 @@ func (w *Watcher) member(s *space, p *corev1.Pod, ref Ref, start int) (Member, b
 	}, heard, w.now())
 	m := Member{
 		Pod: p.Name, UID: p.UID, Host: host, Ordinal: -1, Ready: isReady(p), Terminating: p.DeletionTimestamp != nil,
-		State: v.State, Reason: v.Reason, Since: v.Since, Active: v.Active, Slots: v.Slots, Annotations: p.Annotations,
+		State: v.State, Reason: v.Reason, Since: v.Since, Active: v.Active, Slots: v.Slots, Begun: v.Begun,
+		Annotations: p.Annotations,
 	}
 	if ref.Kind == StatefulSet {
 		m.Ordinal = ordinalOf(p.Name, ref.Name, start)

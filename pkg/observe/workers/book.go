@@ -48,7 +48,8 @@ type entry struct {
 	recent    beats.Recent
 	declared  Declaration
 	share     pace.Share
-	evasive   bool // whether it did not answer when it was last asked at once
+	evasive   bool      // whether it did not answer when it was last asked at once
+	toldAllAt time.Time // by when it had told all that it executed, its queues' tasks included
 	asking.Questions
 }
 
@@ -100,7 +101,7 @@ func (b *book) find(e monitor.WorkerEvent, now time.Time) *entry {
 	if len(b.workers) >= maxWorkers {
 		return nil
 	}
-	made := &entry{Worker: Worker{Broker: b.broker, Node: e.Node, Host: e.Host(), PID: e.PID, Since: now}}
+	made := &entry{Worker: Worker{Broker: b.broker, Node: e.Node, Host: e.Host(), PID: e.PID, Since: now}, toldAllAt: now}
 	made.restart()
 	b.workers[id] = made
 	b.hosts[made.Host] = append(b.hosts[made.Host], made)
@@ -143,6 +144,9 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 		e.Since = now
 	}
 	e.Active, e.processed, e.HeardAt = active, event.Processed, now
+	if !e.IsAwaited(monitor.MethodActive) {
+		e.toldAllAt = now
+	}
 }
 
 // isBehind reports whether a heartbeat was sent before tasks began that the worker has

@@ -13,12 +13,8 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
 
-const (
-	// lookTime bounds a fresh look: another's question may have to be waited for.
-	lookTime = 2 * asking.AnswerTime
-	// maxNamed bounds the workers that an error names.
-	maxNamed = 5
-)
+// lookTime bounds a fresh look: another's question may have to be waited for.
+const lookTime = 2 * asking.AnswerTime
 
 // ErrUnanswered says that workers have not answered, or not in a way that can be
 // understood. They may execute something: one of the solo pool that does cannot answer.
@@ -110,10 +106,10 @@ func (l *look) ask(ctx context.Context, store *Store) error {
 	}
 	var errs []error
 	if silent := l.silent(told); len(silent) > 0 {
-		errs = append(errs, fmt.Errorf("broker %s: %w: no answer within %s of %s", l.broker, ErrUnanswered, asking.AnswerTime, listed(silent)))
+		errs = append(errs, fmt.Errorf("broker %s: %w: no answer within %s of %s", l.broker, ErrUnanswered, asking.AnswerTime, asking.Names(silent)))
 	}
 	if len(l.ambiguous) > 0 {
-		errs = append(errs, fmt.Errorf("broker %s: %w: several have the same name, so that answers could not be told apart: %s", l.broker, ErrUnanswered, listed(l.ambiguous)))
+		errs = append(errs, fmt.Errorf("broker %s: %w: several have the same name, so that answers could not be told apart: %s", l.broker, ErrUnanswered, asking.Names(l.ambiguous)))
 	}
 	return errors.Join(errs...)
 }
@@ -127,16 +123,6 @@ func (l *look) silent(told asking.Told) []string {
 		}
 	}
 	return silent
-}
-
-// listed names the first few.
-func listed(names []string) string {
-	slices.Sort(names)
-	names = slices.Compact(names)
-	if len(names) <= maxNamed {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), len(names)-maxNamed)
 }
 
 // tell takes in what workers have said when they were asked at once. Complete is false

@@ -90,6 +90,7 @@ func (e *entry) apply(m monitor.Method, reply monitor.ControlReply, now time.Tim
 // told takes in what a worker executes.
 func (e *entry) told(tasks []monitor.ActiveTask, now time.Time) {
 	e.Tasks, e.Told, e.ToldAt = asking.Executing(tasks, e.Queues), len(tasks), now
+	e.toldAllAt = now
 }
 
 // untold makes up the tasks of a worker that was not asked, or does not answer, but

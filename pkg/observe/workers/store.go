@@ -3,11 +3,14 @@ package workers
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/asking"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/begun"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers/internal/pace"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
 )
@@ -33,6 +36,8 @@ type shelf struct {
 	*book
 	deaf, mute error         // why not listening, or not asking; nil if so
 	desks      *asking.Desks // nil where workers are never asked
+	ledger     *begun.Ledger
+	enteredAt  time.Time // when the ledger had its latest sample
 }
 
 // NewStore returns an empty store.
@@ -44,11 +49,8 @@ func (s *Store) OnHost(namespace, host string) []Worker {
 	defer s.mu.RUnlock()
 	var found []Worker
 	for ref, b := range s.books {
-		if ref.Namespace != namespace {
-			continue
-		}
-		for _, e := range b.hosts[host] {
-			found = append(found, e.Worker)
+		if ref.Namespace == namespace {
+			found = append(found, b.views(b.hosts[host])...)
 		}
 	}
 	return found
@@ -62,11 +64,7 @@ func (s *Store) Of(ref queue.BrokerRef) []Worker {
 	if b == nil {
 		return nil
 	}
-	found := make([]Worker, 0, len(b.workers))
-	for _, e := range b.workers {
-		found = append(found, e.Worker)
-	}
-	return found
+	return b.views(slices.Collect(maps.Values(b.workers)))
 }
 
 // Executing returns the tasks that the workers of a broker were last heard to
@@ -82,8 +80,7 @@ func (s *Store) Executing(ref queue.BrokerRef) []monitor.ExecutingTask {
 	}
 	var tasks []monitor.ExecutingTask
 	for _, e := range b.workers {
-		tasks = append(tasks, e.Tasks...)
-		tasks = append(tasks, e.untold()...)
+		tasks = append(append(tasks, e.Tasks...), e.untold()...)
 	}
 	return tasks
 }
@@ -179,11 +176,10 @@ func (s *Store) edit(ref queue.BrokerRef, do func(*shelf)) {
 func (s *Store) due(ref queue.BrokerRef, m monitor.Method, now time.Time) []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	b := s.books[ref]
-	if b == nil {
-		return nil
+	if b := s.books[ref]; b != nil {
+		return b.due(m, now)
 	}
-	return b.due(m, now)
+	return nil
 }
 
 func (s *Store) declare(spec Spec, desks *asking.Desks) {
@@ -192,7 +188,7 @@ func (s *Store) declare(spec Spec, desks *asking.Desks) {
 	s.books[spec.Ref] = &shelf{
 		book: newBook(spec.Ref, spec.Declared),
 		deaf: errors.New("listening has not begun yet"),
-		mute: errors.New("none has been asked yet"), desks: desks,
+		mute: errors.New("none has been asked yet"), desks: desks, ledger: begun.NewLedger(),
 	}
 }
 

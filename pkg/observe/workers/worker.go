@@ -57,6 +57,10 @@ type Worker struct {
 	// that was sent later: that one knows better.
 	Told   int
 	ToldAt time.Time
+	// Begun is how many tasks have left the broker since it told last what it executes,
+	// and may have begun: as far as nobody has told of them, it may execute them, or
+	// another that serves their queues. See Store.AddBegun.
+	Begun int64
 }
 
 // Offline reports whether it shuts down.

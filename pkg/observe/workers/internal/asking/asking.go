@@ -49,6 +49,10 @@ func (q *Questions) IsDue(m monitor.Method, now time.Time) bool {
 	return q.pending[m] && !now.Before(q.from[m])
 }
 
+// IsAwaited reports whether a question is open to which an answer is to be expected: the
+// worker has answered the latest, or was never asked.
+func (q *Questions) IsAwaited(m monitor.Method) bool { return q.pending[m] && q.misses == 0 }
+
 // DueSince is since when a question may be asked, which orders them.
 func (q *Questions) DueSince(m monitor.Method) time.Time { return q.from[m] }
 

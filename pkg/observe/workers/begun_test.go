@@ -1,0 +1,202 @@
+package workers_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
+)
+
+// fate is what happens to tasks of queue celery after ten of them have waited, with two
+// workers, a and b, that were heard a moment before.
+type fate struct {
+	t     *testing.T
+	s     *source
+	store *workers.Store
+}
+
+// wait lets time pass.
+func (f fate) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// executes has a worker answer from now on that it executes n tasks of queue celery.
+func (f fate) executes(host string, n int, acknowledged bool) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	content := ""
+	for i := range n {
+		content += fmt.Sprintf(`, {"id": "%s%d", "acknowledged": %t, "delivery_info": {"routing_key": "celery"}}`, host, i, acknowledged)
+	}
+	f.s.answers["active celery@"+host] = "[" + content[min(1, len(content)):] + "]"
+}
+
+// want says how much there is to do when the broker holds some tasks, and how many each
+// worker may have begun.
+func (f fate) want(rule string, held, tasks, a, b int64) {
+	f.t.Helper()
+	got := sample(held)
+	d := got.Queues["celery"]
+	for _, e := range f.store.Executing(broker) {
+		if e.Acknowledged {
+			d.InFlight.N++
+		}
+	}
+	got.Queues["celery"] = d
+	f.store.AddBegun(broker, got, time.Now())
+	work := got.Queues["celery"].Tasks()
+	begun := func(host string) int64 { return f.store.OnHost("airflow", host)[0].Begun }
+	if work.Err != nil || work.N != tasks || begun("a") != a || begun("b") != b {
+		f.t.Errorf("%s: %d tasks, of which a may have begun %d and b %d, want %d, %d and %d", rule, work.N, begun("a"), begun("b"), tasks, a, b)
+	}
+}
+
+func TestTasksAreNotGoneBeforeTheirWorkersWereHeard(t *testing.T) {
+	tests := map[string]func(f fate){
+		"they have begun": func(f fate) {
+			f.executes("a", 4, true)
+			f.executes("b", 6, true)
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 4, 4))
+			f.want("a is busy, and was not asked yet", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.want("a has told, b was not heard", 0, 10, 0, 6)
+			f.s.say(beat("b", 7, 6, 6))
+			f.wait(time.Second)
+			f.want("both have told", 0, 10, 0, 0)
+		},
+		"they have ended already": func(f fate) {
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 0, 4))
+			f.want("b was not heard", 0, 10, 0, 10)
+			f.s.say(beat("b", 7, 0, 6))
+			f.want("both were heard, and execute nothing", 0, 0, 0, 0)
+		},
+		"they leave one after the other": func(f fate) {
+			f.want("four have left", 6, 10, 4, 4)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 0, 4))
+			f.s.say(beat("b", 7, 0, 0))
+			f.want("six more have left, and the four were ended", 0, 6, 6, 6)
+		},
+		"others come meanwhile": func(f fate) {
+			f.want("four have left", 6, 10, 4, 4)
+			f.want("three have come", 9, 10, 1, 1)
+			f.want("and three more", 12, 12, 0, 0)
+			f.want("all have left", 0, 12, 12, 12)
+		},
+		"a heartbeat was on its way when they left": func(f fate) {
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.s.say(beat("a", 7, 0, 0))
+			f.s.say(beat("b", 7, 0, 0))
+			f.want("it may be from before", 0, 10, 10, 10)
+		},
+		"a worker falls silent": func(f fate) {
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.wait(5 * time.Second)
+			f.s.say(beat("a", 7, 0, 0))
+			f.want("b may have gone silent because it works", 0, 10, 0, 10)
+			f.wait(2 * time.Second)
+			f.want("it counts as busy by its silence", 0, 0, 0, 0)
+		},
+		"a worker serves another queue": func(f fate) {
+			f.s.serves("celery@b", "other")
+			f.wait(time.Minute) // until it is asked again
+			f.s.say(beat("a", 7, 0, 0))
+			f.s.say(beat("b", 7, 0, 0))
+			f.wait(time.Second)
+			f.want("all have left the broker", 0, 10, 10, 0)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 0, 0))
+			f.want("a was heard", 0, 0, 0, 0)
+		},
+		"a worker does not answer": func(f fate) {
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 4, 4))
+			f.s.say(beat("b", 7, 0, 6))
+			f.want("a was not asked yet", 0, 10, 10, 0)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 4, 4))
+			f.want("it has not answered, and is heard to be busy", 0, 0, 0, 0)
+		},
+		"tasks are acknowledged late": func(f fate) {
+			f.executes("a", 4, false)
+			f.s.say(beat("a", 7, 4, 4))
+			f.wait(time.Second)
+			f.want("all are on the broker", 10, 10, 0, 0)
+			f.want("what has left has ended", 6, 6, 0, 0)
+		},
+		"some tasks are acknowledged late": func(f fate) {
+			f.executes("a", 4, false)
+			f.executes("b", 1, true)
+			f.s.say(beat("a", 7, 4, 4))
+			f.s.say(beat("b", 7, 1, 1))
+			f.wait(time.Second)
+			f.want("all but one are on the broker", 9, 10, 0, 0)
+			f.want("what has left may have begun", 5, 10, 4, 4)
+		},
+	}
+	for rule, happens := range tests {
+		t.Run(rule, func(t *testing.T) {
+			s := newSource()
+			s.serves("celery@a", "celery")
+			s.serves("celery@b", "celery")
+			run(t, s, func(store *workers.Store) {
+				f := fate{t, s, store}
+				s.say(beat("a", 7, 0, 0))
+				s.say(beat("b", 7, 0, 0))
+				f.wait(time.Second)
+				f.want("all wait", 10, 10, 0, 0)
+				happens(f)
+			})
+		})
+	}
+}
+
+func TestTasksAreGoneWhereNoWorkerLives(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		offline := beat("a", 7, 0, 0)
+		offline.State = monitor.WorkerOffline
+		s.say(offline)
+		f := fate{t, s, store}
+		f.executes("a", 0, true)
+		s.say(beat("b", 7, 0, 0))
+		time.Sleep(7 * time.Second)
+		f.want("all wait", 10, 10, 0, 0)
+		f.want("a queue is purged, or taken by a worker whose first word is on its way", 0, 10, 10, 10)
+		f.wait(time.Second)
+		f.want("nobody has spoken up", 0, 0, 0, 0)
+	})
+}
+
+func TestUnknownCountStaysUnknown(t *testing.T) {
+	s := newSource()
+	run(t, s, func(store *workers.Store) {
+		s.say(beat("a", 7, 0, 0))
+		store.AddBegun(broker, sample(10), time.Now())
+		got := sample(0)
+		reason := errors.New("no right to read")
+		d := got.Queues["celery"]
+		d.InFlight = queue.Unknown(reason)
+		got.Queues["celery"] = d
+		store.AddBegun(broker, got, time.Now())
+		if d := got.Queues["celery"]; !errors.Is(d.InFlight.Err, reason) {
+			t.Errorf("in flight is %+v", d.InFlight)
+		}
+		got = sample(0)
+		store.AddBegun(broker, got, time.Now())
+		if n := got.Queues["celery"].InFlight.N; n != 10 {
+			t.Errorf("after a sample with an unknown count %d are in flight, want the ten that have left since", n)
+		}
+	})
+}
