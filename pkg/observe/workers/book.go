@@ -80,6 +80,9 @@ func (b *book) hear(e monitor.WorkerEvent, now time.Time) {
 	}
 	before, processed := beats.Beat{At: entry.HeardAt, Active: entry.Active}, entry.processed.N
 	entry.count(e, now)
+	if !entry.IsAwaited(monitor.MethodActive) {
+		entry.toldAllAt = now
+	}
 	b.account(entry, before, processed, now)
 }
 
@@ -144,9 +147,6 @@ func (e *entry) count(event monitor.WorkerEvent, now time.Time) {
 		e.Since = now
 	}
 	e.Active, e.processed, e.HeardAt = active, event.Processed, now
-	if !e.IsAwaited(monitor.MethodActive) {
-		e.toldAllAt = now
-	}
 }
 
 // isBehind reports whether a heartbeat was sent before tasks began that the worker has
