@@ -52,7 +52,7 @@ func New(client corev1client.EventsGetter, leader Leader, log *slog.Logger, regi
 		events: events.NewWriter(client, log), leader: leader, log: log,
 		metrics: newMetrics(), records: map[name]*record{},
 	}
-	if err := errors.Join(j.metrics.register(registry), registry.Register(newCollector(j))); err != nil {
+	if err := registry.Register(newCollector(j)); err != nil {
 		return nil, fmt.Errorf("register the metrics of going to zero: %w", err)
 	}
 	return j, nil
@@ -80,34 +80,32 @@ func (j *Journal) decide(t target.Target, o idle.Observation, d idle.Decision, a
 
 // Slept implements zeroscaler.Journal.
 func (j *Journal) Slept(t target.Target, from int32, d idle.Decision, at time.Time) {
-	j.metrics.of(j.metrics.sleeps, t).Inc()
 	j.logger(t).Info("Scaled to zero", "from", from, "reason", d.Reason)
-	j.note(t, at, fmt.Sprintf("scaled from %d to 0", from),
+	j.note(t, at, j.metrics.sleeps, fmt.Sprintf("scaled from %d to 0", from),
 		normal(scaledToZero, "Scaled %s %s from %d to 0: %s", t.Kind, t.Name, from, d.Reason), 0)
 }
 
 // Woke implements zeroscaler.Journal.
 func (j *Journal) Woke(t target.Target, to int32, d idle.Decision, waited time.Duration, at time.Time) {
-	j.metrics.of(j.metrics.wakes, t).Inc()
 	j.metrics.wakeSeconds.Observe(waited.Seconds())
 	j.logger(t).Info("Woke up", "to", to, "waited", waited, "reason", d.Reason)
-	j.note(t, at, fmt.Sprintf("scaled from 0 to %d after %s", to, waited.Round(time.Millisecond)),
+	j.note(t, at, j.metrics.wakes, fmt.Sprintf("scaled from 0 to %d after %s", to, waited.Round(time.Millisecond)),
 		normal(wokenUp, "Scaled %s %s from 0 to %d, %s after work was known of: %s", t.Kind, t.Name, to, waited.Round(time.Millisecond), d.Reason), to)
 }
 
 // Raised implements zeroscaler.Journal.
 func (j *Journal) Raised(t target.Target, from, to int32, d idle.Decision, at time.Time) {
-	j.metrics.of(j.metrics.raises, t).Inc()
 	j.logger(t).Info("Raised after a wake", "from", from, "to", to, "reason", d.Reason)
-	j.note(t, at, fmt.Sprintf("scaled from %d to %d", from, to),
+	j.note(t, at, j.metrics.raises, fmt.Sprintf("scaled from %d to %d", from, to),
 		normal(raisedAfterWake, "Scaled %s %s from %d to %d: %s", t.Kind, t.Name, from, to, d.Reason), to)
 }
 
 // note takes a write down that has succeeded.
-func (j *Journal) note(t target.Target, at time.Time, outcome string, s saying, replicas int32) {
+func (j *Journal) note(t target.Target, at time.Time, counter *prometheus.Desc, outcome string, s saying, replicas int32) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := j.record(t)
+	r.count(counter, "")
 	r.outcome(outcome)
 	r.resized(replicas, at)
 	j.say(r, s, at)
@@ -115,11 +113,11 @@ func (j *Journal) note(t target.Target, at time.Time, outcome string, s saying, 
 
 // Refused implements zeroscaler.Journal.
 func (j *Journal) Refused(t target.Target, cause idle.Cause, message string, at time.Time) {
-	j.metrics.of(j.metrics.refusals, t, string(cause)).Inc()
 	j.logger(t).Info("Stays above zero after a look at the last moment", "cause", string(cause), "reason", message)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := j.record(t)
+	r.count(j.metrics.refusals, string(cause))
 	r.outcome("refused: " + message)
 	j.say(r, refusal(t, cause, message), at)
 }
@@ -130,11 +128,11 @@ func (j *Journal) Failed(t target.Target, action idle.Action, err error, at time
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	j.metrics.of(j.metrics.failures, t, action.String()).Inc()
 	j.logger(t).Warn("Could not scale", "action", action.String(), "error", err)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := j.record(t)
+	r.count(j.metrics.failures, action.String())
 	r.outcome("failed: " + err.Error())
 	j.say(r, failure(action, err), at)
 }
@@ -156,7 +154,7 @@ func (j *Journal) mistake(t target.Target, text string, at time.Time) bool {
 	defer j.mu.Unlock()
 	r := j.record(t)
 	isNew := r.mistake != text
-	*r = record{target: t, mistake: text, said: r.said, entries: r.entries}
+	*r = record{target: t, mistake: text, said: r.said, entries: r.entries, counts: r.counts}
 	if j.leader.Leads() {
 		j.say(r, mistake(text), at)
 	}
@@ -181,7 +179,6 @@ func (j *Journal) Forget(t target.Target) {
 	defer j.mu.Unlock()
 	if r := j.records[nameOf(t)]; r != nil && isSame(r.target, t) {
 		delete(j.records, nameOf(t))
-		j.metrics.forget(t)
 	}
 }
 
@@ -191,7 +188,6 @@ func (j *Journal) record(t target.Target) *record {
 	if r == nil || !isSame(r.target, t) {
 		r = &record{}
 		j.records[nameOf(t)] = r
-		j.metrics.begin(t)
 		for _, other := range j.records {
 			other.keep(share(len(j.records)))
 		}

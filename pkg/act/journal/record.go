@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/celery-hpa/celery-hpa/pkg/decide/idle"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 )
@@ -62,6 +64,15 @@ type record struct {
 
 	asleepSince time.Time
 	said        saying // the latest event
+	counts      counts // nil before the first
+}
+
+// count counts one more.
+func (r *record) count(metric *prometheus.Desc, label string) {
+	if r.counts == nil {
+		r.counts = counts{}
+	}
+	r.counts[series{metric, label}]++
 }
 
 // decide takes a decision down, of which most are kept, and reports whether it differs
