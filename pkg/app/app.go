@@ -140,8 +140,9 @@ func (a *App) Run(ctx context.Context) error {
 	return err
 }
 
-// apply makes the group sample these brokers, and hears their workers.
-func (a *App) apply(ctx context.Context, found []brokers.Broker) {
+// apply makes the group sample these brokers, and hears their workers. Known tells
+// whether none is missing.
+func (a *App) apply(ctx context.Context, found []brokers.Broker, known bool) {
 	specs := make([]sampler.Spec, 0, len(found))
 	for _, b := range found {
 		spec := specOf(b, a.workers.heard) //nolint:contextcheck // opening a driver does no I/O that could be given up
@@ -150,7 +151,7 @@ func (a *App) apply(ctx context.Context, found []brokers.Broker) {
 		}
 		specs = append(specs, spec)
 	}
-	a.workers.apply(ctx, found)
+	a.workers.apply(ctx, found, known)
 	if a.zero != nil {
 		a.zero.apply(ctx, found)
 	}
