@@ -66,6 +66,7 @@ func newZero(o Options, w *workforce, metrics zeroscaler.Metrics, group *sampler
 		Leads: z.elector.Leads, Turns: zeroscaler.NewTurns(), Now: time.Now,
 	}, c.targets, z.lookouts, group)
 	c.fleets.Notify(func(ref fleet.Ref) { z.scaler.Resized(ref.Namespace, ref.Name) })
+	c.keeper.OnlyWhile(z.elector.Leads)
 	c.keeper.GuardZero(registration.Guard{
 		Targets: c.all(), Resources: z.scales, Self: registration.OwnName(c.clients.AuthenticationV1()),
 	})
