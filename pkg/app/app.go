@@ -102,33 +102,35 @@ func New(ctx context.Context, o Options) (*App, error) {
 func (a *App) Addr() net.Addr { return a.server.Addr() }
 
 // Run samples and serves until ctx is done, or until a part fails. It blocks
-// until every part has stopped.
+// until every part has stopped: the server first, and then what it answers from.
 func (a *App) Run(ctx context.Context) error {
-	running, ctx := errgroup.WithContext(ctx)
-	a.sources.start(ctx, running, a.apply)
+	whole, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	running, parts := errgroup.WithContext(whole)
+	a.sources.start(parts, running, a.apply)
 	running.Go(func() error {
-		a.log.Info("Serving the external metrics API", "address", a.Addr().String())
-		if err := a.server.Run(ctx); err != nil {
-			return fmt.Errorf("serve: %w", err)
-		}
-		return nil
+		defer stop()
+		return a.serve(ctx, parts)
 	})
 	running.Go(func() error {
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-parts.Done():
+		}
 		a.log.Info("Stopping")
 		return nil
 	})
 	if a.workers.cluster != nil {
-		a.workers.cluster.start(ctx, running)
-		a.zero.start(ctx, running)
+		a.workers.cluster.start(parts, running)
+		a.zero.start(parts, running)
 		status := a.newStatusWriter()
-		running.Go(func() error { return status.Run(ctx) })
+		running.Go(func() error { return status.Run(parts) })
 	}
 	if a.other != nil {
-		running.Go(func() error { return a.other.Run(ctx) })
+		running.Go(func() error { return a.other.Run(parts) })
 	}
 	if a.keeper != nil {
-		running.Go(func() error { return a.keeper.Run(ctx) })
+		running.Go(func() error { return a.keeper.Run(parts) })
 	}
 	err := running.Wait()
 	a.group.Wait()
@@ -138,6 +140,18 @@ func (a *App) Run(ctx context.Context) error {
 	a.workers.wait()
 	a.log.Info("Stopped")
 	return err
+}
+
+// serve serves until ctx is done, or until a part fails.
+func (a *App) serve(ctx, parts context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(parts, stop)()
+	a.log.Info("Serving the external metrics API", "address", a.Addr().String())
+	if err := a.server.Run(ctx); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
 }
 
 // apply makes the group sample these brokers, and hears their workers. Known tells
