@@ -17,6 +17,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/brokerstatus"
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 	"github.com/celery-hpa/celery-hpa/pkg/act/journal"
+	"github.com/celery-hpa/celery-hpa/pkg/act/unserved"
 	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
@@ -60,6 +61,7 @@ type App struct {
 	workers  *workforce
 	provider *externalmetrics.Provider
 	zero     *zero                // nil without a cluster
+	finder   *unserved.Finder     // nil without a cluster
 	keeper   *certificates.Keeper // nil where the serving certificate is not ours to keep
 	other    *delegate.Provider   // nil where nothing is passed on to another server
 	sources  *sources
@@ -90,6 +92,8 @@ func New(ctx context.Context, o Options) (*App, error) {
 		if a.zero, err = newZero(o, a.workers, a.provider, a.group, store); err != nil {
 			return nil, err
 		}
+		a.finder = unserved.New(a.workers.cluster.clients.AutoscalingV2(), a.serves, a.zero.journal, o.Log)
+		a.provider.TellUnserved(a.finder.Asked)
 		if err := a.keepCertificate(ctx, o); err != nil {
 			return nil, err
 		}
@@ -125,6 +129,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.zero.start(parts, running)
 		status := a.newStatusWriter()
 		running.Go(func() error { return status.Run(parts) })
+		running.Go(func() error { return a.finder.Run(parts) })
 	}
 	if a.other != nil {
 		running.Go(func() error { return a.other.Run(parts) })
@@ -152,6 +157,11 @@ func (a *App) serve(ctx, parts context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return nil
+}
+
+// serves tells whether a namespace has a broker, of whatever state, if all are known.
+func (a *App) serves(namespace string) (served, known bool) {
+	return len(a.store.Namespace(namespace)) > 0, a.sources.known() == nil
 }
 
 // apply makes the group sample these brokers, and hears their workers. Known tells

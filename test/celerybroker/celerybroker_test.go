@@ -29,6 +29,7 @@ func TestCeleryBrokers(t *testing.T) {
 	t.Run("one harms no other", c.testTwins)
 	t.Run("the brokers file goes first", c.testFile)
 	t.Run("what the broker does not permit is said", c.testRights)
+	t.Run("an HPA in a namespace without a broker", c.testUnserved)
 }
 
 // testSchema holds the schema against the program's own validation: what one of them

@@ -47,7 +47,7 @@ type cluster struct {
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	kube, err := localkube.Start(t.Context(), localkube.Options{Output: os.Stdout})
+	kube, err := localkube.Start(t.Context(), localkube.Options{Output: os.Stdout, HPASyncPeriod: 2 * time.Second})
 	check(t, err)
 	t.Cleanup(func() {
 		if err := kube.Stop(); err != nil {
