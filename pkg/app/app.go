@@ -185,7 +185,7 @@ func (a *App) apply(ctx context.Context, found []brokers.Broker, known bool) {
 
 func (a *App) newStatusWriter() *brokerstatus.Writer {
 	c := a.workers.cluster
-	return brokerstatus.New(c.objects, a.sources.resources, a.store, a.workers.heard.Fault, a.zero.elector.Leads, a.log)
+	return brokerstatus.New(c.objects, a.sources.resources, a.store, a.workers.heard.Fault, a.zero.lookouts.Untold, a.zero.elector.Leads, a.log)
 }
 
 // keepCertificate has the server serve with the certificate of a Secret, if one is named.
