@@ -17,6 +17,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/brokerstatus"
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
 	"github.com/celery-hpa/celery-hpa/pkg/act/journal"
+	"github.com/celery-hpa/celery-hpa/pkg/act/unserved"
 	"github.com/celery-hpa/celery-hpa/pkg/brokers"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/sampler"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
@@ -60,6 +61,7 @@ type App struct {
 	workers  *workforce
 	provider *externalmetrics.Provider
 	zero     *zero                // nil without a cluster
+	finder   *unserved.Finder     // nil without a cluster
 	keeper   *certificates.Keeper // nil where the serving certificate is not ours to keep
 	other    *delegate.Provider   // nil where nothing is passed on to another server
 	sources  *sources
@@ -90,6 +92,8 @@ func New(ctx context.Context, o Options) (*App, error) {
 		if a.zero, err = newZero(o, a.workers, a.provider, a.group, store); err != nil {
 			return nil, err
 		}
+		a.finder = unserved.New(a.workers.cluster.clients.AutoscalingV2(), a.serves, a.zero.journal, o.Log)
+		a.provider.TellUnserved(a.finder.Asked)
 		if err := a.keepCertificate(ctx, o); err != nil {
 			return nil, err
 		}
@@ -102,33 +106,36 @@ func New(ctx context.Context, o Options) (*App, error) {
 func (a *App) Addr() net.Addr { return a.server.Addr() }
 
 // Run samples and serves until ctx is done, or until a part fails. It blocks
-// until every part has stopped.
+// until every part has stopped: the server first, and then what it answers from.
 func (a *App) Run(ctx context.Context) error {
-	running, ctx := errgroup.WithContext(ctx)
-	a.sources.start(ctx, running, a.apply)
+	whole, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	running, parts := errgroup.WithContext(whole)
+	a.sources.start(parts, running, a.apply)
 	running.Go(func() error {
-		a.log.Info("Serving the external metrics API", "address", a.Addr().String())
-		if err := a.server.Run(ctx); err != nil {
-			return fmt.Errorf("serve: %w", err)
-		}
-		return nil
+		defer stop()
+		return a.serve(ctx, parts)
 	})
 	running.Go(func() error {
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-parts.Done():
+		}
 		a.log.Info("Stopping")
 		return nil
 	})
 	if a.workers.cluster != nil {
-		a.workers.cluster.start(ctx, running)
-		a.zero.start(ctx, running)
+		a.workers.cluster.start(parts, running)
+		a.zero.start(parts, running)
 		status := a.newStatusWriter()
-		running.Go(func() error { return status.Run(ctx) })
+		running.Go(func() error { return status.Run(parts) })
+		running.Go(func() error { return a.finder.Run(parts) })
 	}
 	if a.other != nil {
-		running.Go(func() error { return a.other.Run(ctx) })
+		running.Go(func() error { return a.other.Run(parts) })
 	}
 	if a.keeper != nil {
-		running.Go(func() error { return a.keeper.Run(ctx) })
+		running.Go(func() error { return a.keeper.Run(parts) })
 	}
 	err := running.Wait()
 	a.group.Wait()
@@ -140,8 +147,26 @@ func (a *App) Run(ctx context.Context) error {
 	return err
 }
 
-// apply makes the group sample these brokers, and hears their workers.
-func (a *App) apply(ctx context.Context, found []brokers.Broker) {
+// serve serves until ctx is done, or until a part fails.
+func (a *App) serve(ctx, parts context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(parts, stop)()
+	a.log.Info("Serving the external metrics API", "address", a.Addr().String())
+	if err := a.server.Run(ctx); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}
+
+// serves tells whether a namespace has a broker, of whatever state, if all are known.
+func (a *App) serves(namespace string) (served, known bool) {
+	return len(a.store.Namespace(namespace)) > 0, a.sources.known() == nil
+}
+
+// apply makes the group sample these brokers, and hears their workers. Known tells
+// whether none is missing.
+func (a *App) apply(ctx context.Context, found []brokers.Broker, known bool) {
 	specs := make([]sampler.Spec, 0, len(found))
 	for _, b := range found {
 		spec := specOf(b, a.workers.heard) //nolint:contextcheck // opening a driver does no I/O that could be given up
@@ -150,7 +175,7 @@ func (a *App) apply(ctx context.Context, found []brokers.Broker) {
 		}
 		specs = append(specs, spec)
 	}
-	a.workers.apply(ctx, found)
+	a.workers.apply(ctx, found, known)
 	if a.zero != nil {
 		a.zero.apply(ctx, found)
 	}
@@ -160,7 +185,7 @@ func (a *App) apply(ctx context.Context, found []brokers.Broker) {
 
 func (a *App) newStatusWriter() *brokerstatus.Writer {
 	c := a.workers.cluster
-	return brokerstatus.New(c.objects, a.sources.resources, a.store, a.workers.heard.Fault, a.zero.elector.Leads, a.log)
+	return brokerstatus.New(c.objects, a.sources.resources, a.store, a.workers.heard.Fault, a.zero.lookouts.Untold, a.zero.elector.Leads, a.log)
 }
 
 // keepCertificate has the server serve with the certificate of a Secret, if one is named.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -31,7 +32,19 @@ type cluster struct {
 	keeper    *registration.Keeper
 	protector *drain.Protector
 	registry  *prometheus.Registry
+	known     *atomic.Bool // whether all namespaces to watch are
 }
+
+// allTargets are those of every namespace that has a broker. None is missing only once
+// all brokers are known: else each start of celery-hpa would have the webhooks forget
+// every target for a moment.
+type allTargets struct {
+	*target.Watcher
+	known *atomic.Bool
+}
+
+// Synced tells whether no target is missing.
+func (a allTargets) Synced() bool { return a.known.Load() && a.Watcher.Synced() }
 
 func newCluster(o Options, heard *workers.Store) (*cluster, error) {
 	config, err := o.Server.ClientConfig()
@@ -51,9 +64,9 @@ func newCluster(o Options, heard *workers.Store) (*cluster, error) {
 		config: config, clients: clients, objects: objects,
 		fleets:   fleet.NewWatcher(clients, heard, o.Log),
 		targets:  target.NewWatcher(clients, o.Log),
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), known: &atomic.Bool{},
 	}
-	c.keeper = registration.NewKeeper(clients.AdmissionregistrationV1(), c.targets, o.Log)
+	c.keeper = registration.NewKeeper(clients.AdmissionregistrationV1(), c.all(), o.Log)
 	c.protector = drain.NewProtector(clients.CoreV1(), c.fleets, c.targets, o.Log)
 	c.victims, err = admission.NewVictims(c.fleets, c.targets, drain.NewMarker(clients.CoreV1()), o.Log, c.registry)
 	if err != nil {
@@ -65,10 +78,15 @@ func newCluster(o Options, heard *workers.Store) (*cluster, error) {
 	return c, nil
 }
 
-// watch makes these the namespaces that are watched.
-func (c *cluster) watch(ctx context.Context, namespaces []string) {
+func (c *cluster) all() allTargets { return allTargets{c.targets, c.known} }
+
+// watch makes these the namespaces that are watched. Known tells whether none is missing.
+func (c *cluster) watch(ctx context.Context, namespaces []string, known bool) {
 	c.fleets.Watch(ctx, namespaces)
 	c.targets.Watch(namespaces)
+	if known {
+		c.known.Store(true)
+	}
 }
 
 // start runs what is to run for as long as ctx goes on.

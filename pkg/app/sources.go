@@ -19,7 +19,7 @@ type sources struct {
 	resources *brokerresource.Watcher // nil without a cluster
 
 	mu    sync.Mutex // one change at a time
-	apply func(ctx context.Context, found []brokers.Broker)
+	apply func(ctx context.Context, found []brokers.Broker, known bool)
 	ready atomic.Bool // everything was known once
 }
 
@@ -48,8 +48,8 @@ func (s *sources) ofFile() []brokers.Broker {
 }
 
 // start calls apply with all brokers, now and whenever there are others, one call at a
-// time, for as long as ctx goes on.
-func (s *sources) start(ctx context.Context, running *errgroup.Group, apply func(ctx context.Context, found []brokers.Broker)) {
+// time, for as long as ctx goes on. Until they are known, some may be missing.
+func (s *sources) start(ctx context.Context, running *errgroup.Group, apply func(ctx context.Context, found []brokers.Broker, known bool)) {
 	s.apply = apply
 	s.change(ctx)
 	if s.file != nil {
@@ -74,6 +74,7 @@ func (s *sources) start(ctx context.Context, running *errgroup.Group, apply func
 func (s *sources) change(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	known := s.known() == nil // before the brokers: then none is missing
 	first := s.ofFile()
 	all := slices.Clone(first)
 	if s.resources != nil {
@@ -86,7 +87,7 @@ func (s *sources) change(ctx context.Context) {
 			found = append(found, b)
 		}
 	}
-	s.apply(ctx, found)
+	s.apply(ctx, found, known)
 }
 
 // isReady returns nil once all brokers were known and have been sampled, or have failed
@@ -96,14 +97,20 @@ func (s *sources) isReady(sampled func() error) error {
 	if s.ready.Load() {
 		return nil
 	}
-	if s.resources != nil {
-		if err := s.resources.Ready(); err != nil {
-			return err
-		}
+	if err := s.known(); err != nil {
+		return err
 	}
 	if err := sampled(); err != nil {
 		return err
 	}
 	s.ready.Store(true)
 	return nil
+}
+
+// known returns nil once all brokers were known; else why they are not.
+func (s *sources) known() error {
+	if s.resources == nil {
+		return nil
+	}
+	return s.resources.Ready()
 }

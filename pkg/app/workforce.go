@@ -47,7 +47,7 @@ func (w *workforce) fleetReader() externalmetrics.FleetReader {
 }
 
 // apply hears the workers of these brokers, and watches the pods of their namespaces.
-func (w *workforce) apply(ctx context.Context, found []brokers.Broker) {
+func (w *workforce) apply(ctx context.Context, found []brokers.Broker, known bool) {
 	var specs []workers.Spec
 	var namespaces []string
 	for _, b := range found {
@@ -58,7 +58,7 @@ func (w *workforce) apply(ctx context.Context, found []brokers.Broker) {
 	}
 	if w.cluster != nil {
 		slices.Sort(namespaces)
-		w.cluster.watch(ctx, slices.Compact(namespaces))
+		w.cluster.watch(ctx, slices.Compact(namespaces), known)
 	}
 	w.group.Apply(ctx, specs)
 }

@@ -66,10 +66,11 @@ func newZero(o Options, w *workforce, metrics zeroscaler.Metrics, group *sampler
 		Leads: z.elector.Leads, Turns: zeroscaler.NewTurns(), Now: time.Now,
 	}, c.targets, z.lookouts, group)
 	c.fleets.Notify(func(ref fleet.Ref) { z.scaler.Resized(ref.Namespace, ref.Name) })
+	c.keeper.OnlyWhile(z.elector.Leads)
 	c.keeper.GuardZero(registration.Guard{
-		Targets: c.targets, Resources: z.scales, Self: registration.OwnName(c.clients.AuthenticationV1()),
+		Targets: c.all(), Resources: z.scales, Self: registration.OwnName(c.clients.AuthenticationV1()),
 	})
-	if z.looks, err = admission.NewLooks(z, c.targets, z.scales, o.Log, c.registry); err != nil {
+	if z.looks, err = admission.NewLooks(z, c.all(), z.scales, o.Log, c.registry); err != nil {
 		return nil, err
 	}
 	return z, c.registry.Register(z.exporter)

@@ -29,6 +29,8 @@ func TestCeleryBrokers(t *testing.T) {
 	t.Run("one harms no other", c.testTwins)
 	t.Run("the brokers file goes first", c.testFile)
 	t.Run("what the broker does not permit is said", c.testRights)
+	t.Run("what the broker does not tell for lack of a right is said", c.testLookoutRights)
+	t.Run("an HPA in a namespace without a broker", c.testUnserved)
 }
 
 // testSchema holds the schema against the program's own validation: what one of them
@@ -194,6 +196,62 @@ func (c *cluster) testRights(t *testing.T) {
 		return nil
 	})
 }
+
+// testLookoutRights has a user of Redis who may do all but hear of messages when they
+// arrive, until he may.
+func (c *cluster) testLookoutRights(t *testing.T) {
+	redis := servers.StartRedis(t, servers.RedisOptions{Users: []string{"watcher on >" + secret + " ~* &* +@all -client|tracking"}})
+	check(t, redis.Admin().LPush(t.Context(), "awake", "a").Err())
+	p := c.run(t, "")
+	c.putSecret(t, "watcher", "url", strings.Replace(redis.URL(0), "redis://", "redis://watcher:"+secret+"@", 1))
+	c.mustCreate(t, "redis", "url: {secretKeyRef: {name: watcher, key: url}}"+celeryQueue)
+	c.awaitReady(t, "redis", v1alpha1.ReasonSampled, "")
+	if rights := c.get(t, "redis").Status.MissingRights; len(rights) > 0 {
+		t.Errorf("nobody sleeps, and it lacks %q", rights)
+	}
+	c.apply(t, sleeper)
+	missing := func() []string { return c.get(t, "redis").Status.MissingRights }
+	waitLong(t, func() error {
+		if rights := missing(); len(rights) != 1 || !strings.Contains(rights[0], "+client|tracking") || !strings.Contains(rights[0], "NOPERM") {
+			return fmt.Errorf("the missing rights are %q", rights)
+		}
+		return nil
+	})
+	c.awaitReady(t, "redis", v1alpha1.ReasonSampled, "")
+	check(t, redis.Admin().Do(t.Context(), "acl", "setuser", "watcher", "+client|tracking").Err())
+	waitLong(t, func() error {
+		if rights := missing(); len(rights) > 0 {
+			return fmt.Errorf("it lacks %q", rights)
+		}
+		return nil
+	})
+	if !strings.Contains(p.log.String(), "The broker tells of messages for sleeping targets as they arrive") {
+		t.Error("it is not told of messages")
+	}
+}
+
+// sleeper is a target at zero.
+const sleeper = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: sleeper, namespace: airflow}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: sleeper}}
+  template:
+    metadata: {labels: {app: sleeper}}
+    spec: {containers: [{name: worker, image: none}]}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: sleeper, namespace: airflow, annotations: {celery-hpa.io/scale-to-zero: "true"}}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: sleeper}
+  maxReplicas: 2
+  metrics:
+  - type: External
+    external: {metric: {name: celery_queue_tasks, selector: {matchLabels: {queue: celery}}}, target: {type: AverageValue, averageValue: "1"}}
+`
 
 // mustCreate makes a CeleryBroker that is gone when the test ends.
 func (c *cluster) mustCreate(t *testing.T, name, spec string) {

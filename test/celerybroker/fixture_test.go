@@ -32,6 +32,9 @@ import (
 const (
 	// patience bounds every wait for a state. Only a failing test waits that long.
 	patience = 60 * time.Second
+	// longPatience is that for what takes half a minute in good order: as long a right that
+	// was granted is not used.
+	longPatience = 2 * time.Minute
 	// space is the namespace of every CeleryBroker here.
 	space  = "airflow"
 	system = "celery-hpa"
@@ -47,7 +50,7 @@ type cluster struct {
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	kube, err := localkube.Start(t.Context(), localkube.Options{Output: os.Stdout})
+	kube, err := localkube.Start(t.Context(), localkube.Options{Output: os.Stdout, HPASyncPeriod: 2 * time.Second})
 	check(t, err)
 	t.Cleanup(func() {
 		if err := kube.Stop(); err != nil {
@@ -132,6 +135,17 @@ func (c *cluster) awaitReady(t *testing.T, name, reason, text string) v1alpha1.C
 
 // waitFor blocks until reached returns nil.
 func waitFor(t *testing.T, reached func() error) {
+	t.Helper()
+	waitWith(t, patience, reached)
+}
+
+// waitLong is waitFor for what takes half a minute.
+func waitLong(t *testing.T, reached func() error) {
+	t.Helper()
+	waitWith(t, longPatience, reached)
+}
+
+func waitWith(t *testing.T, patience time.Duration, reached func() error) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {

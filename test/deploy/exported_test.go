@@ -113,7 +113,7 @@ func registerObserved(registry *register) {
 	fleets := promexport.NewFleets(workforce{}, workforce{}, time.Now)
 	fleets.Heard(ref, nil)
 	lookouts := promexport.NewLookouts()
-	lookouts.Lookout(ref, true, "")
+	lookouts.Lookout(ref, true, nil)
 	lookouts.Read(ref, 1, time.Millisecond, nil)
 	registry.MustRegister(exporter, fleets, lookouts, promexport.NewTargets(workforce{}, workforce{}))
 }

@@ -29,6 +29,8 @@ type view struct {
 	broker *snapshot.Broker // nil: it is not sampled
 	// workers is why its workers are not heard, or not asked; nil if they are.
 	workers error
+	// untold is why it does not tell of messages for targets that sleep; nil if it does.
+	untold error
 }
 
 // statusOf says how a CeleryBroker is, without numbers. Conditions keep their time of
@@ -106,7 +108,7 @@ func missingRights(v view) []string {
 	if v.broker != nil {
 		causes = append(causes, v.broker.Failure, v.broker.Degraded())
 	}
-	for _, err := range append(causes, v.workers) {
+	for _, err := range append(causes, v.workers, v.untold) {
 		if queue.IsMissingRight(err) {
 			missing = append(missing, err.Error())
 		}
@@ -120,18 +122,18 @@ func due(before, after v1alpha1.CeleryBrokerStatus, age time.Duration) bool {
 	return age >= numbersInterval || age >= turnInterval && gist(before) != gist(after)
 }
 
-// gist is what of a status is to be known at once. What is wrong with the object itself
-// changes when somebody mends it, and then he waits for it; what is wrong with a broker
-// may read differently each time.
-func gist(s v1alpha1.CeleryBrokerStatus) [4]string {
+// gist is what of a status is to be known at once. What is wrong with the object itself,
+// and how many rights are missing, changes when somebody mends it, and then he waits for
+// it; what is wrong with a broker may read differently each time.
+func gist(s v1alpha1.CeleryBrokerStatus) [5]string {
 	ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
 	if ready == nil {
-		return [4]string{}
+		return [5]string{}
 	}
 	words := ready.Message
 	switch ready.Reason {
 	case v1alpha1.ReasonSampled, v1alpha1.ReasonIncomplete, v1alpha1.ReasonUnreachable:
 		words = ""
 	}
-	return [4]string{string(ready.Status), ready.Reason, fmt.Sprint(s.ObservedGeneration), words}
+	return [5]string{string(ready.Status), ready.Reason, fmt.Sprint(s.ObservedGeneration), words, fmt.Sprint(len(s.MissingRights))}
 }

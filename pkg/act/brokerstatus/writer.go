@@ -41,6 +41,7 @@ type Writer struct {
 	resources Resources
 	brokers   Brokers
 	workers   func(queue.BrokerRef) error
+	untold    func(queue.BrokerRef) error
 	leads     func() bool
 	log       *slog.Logger
 
@@ -55,10 +56,11 @@ type written struct {
 }
 
 // New makes a writer. Workers says why the workers of a broker are not heard, or not
-// asked; nil if they are. It needs the right to patch celerybrokers/status.
-func New(client dynamic.Interface, resources Resources, brokers Brokers, workers func(queue.BrokerRef) error, leads func() bool, log *slog.Logger) *Writer {
+// asked; nil if they are. Untold says why a broker does not tell of messages for targets
+// that sleep; nil if it does. It needs the right to patch celerybrokers/status.
+func New(client dynamic.Interface, resources Resources, brokers Brokers, workers, untold func(queue.BrokerRef) error, leads func() bool, log *slog.Logger) *Writer {
 	return &Writer{
-		client: client, resources: resources, brokers: brokers, workers: workers, leads: leads, log: log,
+		client: client, resources: resources, brokers: brokers, workers: workers, untold: untold, leads: leads, log: log,
 		written: map[types.UID]written{},
 	}
 }
@@ -114,7 +116,7 @@ func (w *Writer) writeAll(ctx context.Context, now time.Time) error {
 }
 
 func (w *Writer) view(ref queue.BrokerRef) view {
-	v := view{workers: w.workers(ref)}
+	v := view{workers: w.workers(ref), untold: w.untold(ref)}
 	v.broker, _ = w.brokers.Broker(ref)
 	return v
 }

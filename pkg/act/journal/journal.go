@@ -161,6 +161,14 @@ func (j *Journal) mistake(t target.Target, text string, at time.Time) bool {
 	return isNew
 }
 
+// Unserved says that an HPA scales on metrics of ours, and no broker serves its namespace.
+// Every replica may be told of it: the event is the same, and made once.
+func (j *Journal) Unserved(t target.Target, at time.Time) {
+	s := unserved(t)
+	j.logger(t).Warn("An HPA scales on metrics of a namespace that no broker serves", "metrics", t.Metrics)
+	j.add(t, s, at, true)
+}
+
 // Delayed implements zeroscaler.Journal.
 func (j *Journal) Delayed(t target.Target, wait time.Duration, at time.Time) {
 	j.metrics.delayed.Inc()
@@ -209,10 +217,13 @@ func (j *Journal) say(r *record, s saying, at time.Time) {
 	}
 	s.at = at
 	r.said = s
-	t := r.target
+	j.add(r.target, s, at, false)
+}
+
+func (j *Journal) add(t target.Target, s saying, at time.Time, once bool) {
 	j.events.Add(events.Event{
 		Namespace: t.Namespace, HPA: t.HPA, UID: t.UID,
-		Type: s.kind, Reason: s.reason, Message: s.message, At: at,
+		Type: s.kind, Reason: s.reason, Message: s.message, At: at, Once: once,
 	})
 }
 

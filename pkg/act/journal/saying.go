@@ -20,6 +20,7 @@ const (
 	zeroRefused     = "ZeroRefused"
 	zeroScaleFailed = "ZeroScaleFailed"
 	zeroMistake     = "ZeroMistake"
+	noBroker        = "NoBroker"
 )
 
 const (
@@ -93,5 +94,13 @@ func mistake(text string) saying {
 	return saying{
 		kind: corev1.EventTypeWarning, reason: zeroMistake, key: zeroMistake + "/" + text, pause: remindAfter,
 		message: "Does not go to zero, although it is asked for: " + text,
+	}
+}
+
+func unserved(t target.Target) saying {
+	return saying{
+		kind: corev1.EventTypeWarning, reason: noBroker,
+		message: fmt.Sprintf("There is no value of %s: no CeleryBroker serves namespace %s. Make one there, "+
+			"or move the HPA and what it scales to the namespace of the broker's", strings.Join(t.Metrics, ", "), t.Namespace),
 	}
 }

@@ -81,9 +81,7 @@ type LookoutLine struct {
 func (l *LookoutLine) Tells() bool { return false }
 
 // Reason says why the broker does not tell of messages.
-func (l *LookoutLine) Reason() string {
-	return "RabbitMQ tells nobody of messages but those who take them"
-}
+func (l *LookoutLine) Reason() error { return errNobodyTold }
 
 // Read reads how many messages wait in each of these queues, over all priorities, in
 // one exchange, and returns them in the order of the names. It blocks for the
@@ -138,12 +136,15 @@ func (l *LookoutLine) Forget(queues []string) {
 	}
 }
 
-// errToldOfNothing says that Told is of no use.
-var errToldOfNothing = errors.New("the line tells of no messages")
+var (
+	errNobodyTold = errors.New("RabbitMQ tells nobody of messages but those who take them")
+	// errToldOfNothing says that Told is of no use.
+	errToldOfNothing = errors.New("the line tells of no messages")
+)
 
 // Told returns an error at once: the broker tells of nothing.
 func (l *LookoutLine) Told(context.Context) ([]string, error) {
-	return nil, fmt.Errorf("%w: %s", errToldOfNothing, l.Reason())
+	return nil, fmt.Errorf("%w: %w", errToldOfNothing, errNobodyTold)
 }
 
 // Close ends the connection. It blocks until it is closed, a second at most.

@@ -143,14 +143,14 @@ func everyType(t *testing.T, b *celeryBroker) {
 
 func tellsNothing(t *testing.T, b *celeryBroker) {
 	line := openLine(t, b.lookout(t))
-	if line.Tells() || line.Reason() == "" {
-		t.Errorf("the line tells (%t): %s", line.Tells(), line.Reason())
+	if line.Tells() || line.Reason() == nil {
+		t.Errorf("the line tells (%t): %v", line.Tells(), line.Reason())
 	}
 	names, err := line.Told(t.Context())
 	if names != nil {
 		t.Errorf("the line has told of %v", names)
 	}
-	brokertest.CheckText(t, err, line.Reason())
+	brokertest.CheckText(t, err, line.Reason().Error())
 }
 
 func appears(t *testing.T, b *celeryBroker) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
+	"github.com/celery-hpa/celery-hpa/pkg/queue"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -343,7 +344,10 @@ func TestLookoutNamesTheRightsThatItNeeds(t *testing.T) {
 			if line.Tells() {
 				t.Fatal("Tells = true, want false")
 			}
-			brokertest.CheckText(t, errors.New(line.Reason()), "NOPERM", "ns/broker", server.Address(), "needs ", without, "ACL SETUSER")
+			brokertest.CheckText(t, line.Reason(), "NOPERM", "ns/broker", server.Address(), "needs ", without, "ACL SETUSER")
+			if !queue.IsMissingRight(line.Reason()) {
+				t.Errorf("it is no missing right: %v", line.Reason())
+			}
 			if err := line.Close(); err != nil {
 				t.Error(err)
 			}
@@ -356,7 +360,7 @@ func TestLookoutNamesTheRightsThatItNeeds(t *testing.T) {
 func (l lookoutLine) expectTelling(b *kombuBroker) {
 	l.t.Helper()
 	if !l.Tells() {
-		l.t.Fatalf("Tells = false: %s", l.Reason())
+		l.t.Fatalf("Tells = false: %v", l.Reason())
 	}
 	before := b.attempts(l.t, "ping")
 	await(l.t, "four pings", func() bool { return b.attempts(l.t, "ping") >= before+4 })
@@ -389,7 +393,7 @@ func TestLookoutThatDoesNotWantToBeTold(t *testing.T) {
 	if line.Tells() {
 		t.Error("Tells = true, want false")
 	}
-	brokertest.CheckText(t, errors.New(line.Reason()), "lookout.tracking: false")
+	brokertest.CheckText(t, line.Reason(), "lookout.tracking: false")
 	for n := range int64(3) {
 		line.expect(map[string]int64{"celery": n})
 		server.Admin().LPush(context.Background(), "celery", "m")
@@ -410,7 +414,7 @@ func TestLookoutOfAServerWithoutTheCommand(t *testing.T) {
 			if line.Tells() {
 				t.Fatal("Tells = true, want false")
 			}
-			brokertest.CheckText(t, errors.New(line.Reason()), "unknown command", server.Address(), "Redis 6 or later")
+			brokertest.CheckText(t, line.Reason(), "unknown command", server.Address(), "Redis 6 or later")
 			for range 3 {
 				line.expect(map[string]int64{"celery": 1})
 			}

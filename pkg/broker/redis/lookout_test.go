@@ -39,8 +39,8 @@ type lookoutLine struct {
 func openLine(t testing.TB, cfg redis.Config) lookoutLine {
 	t.Helper()
 	line := openAnyLine(t, newLookout(t, cfg))
-	if !line.Tells() || line.Reason() != "" {
-		t.Fatalf("Tells = %t, because %q; want true, and no reason", line.Tells(), line.Reason())
+	if !line.Tells() || line.Reason() != nil {
+		t.Fatalf("Tells = %t, because %v; want true, and no reason", line.Tells(), line.Reason())
 	}
 	return line
 }

@@ -2,6 +2,7 @@ package lookout_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -65,7 +66,7 @@ type empty struct {
 
 func (e *empty) Open(context.Context) (lookout.Line, error) { return e, nil }
 func (e *empty) Tells() bool                                { return false }
-func (e *empty) Reason() string                             { return "it is empty" }
+func (e *empty) Reason() error                              { return errors.New("it is empty") }
 func (e *empty) Forget([]string)                            {}
 func (e *empty) Told(context.Context) ([]string, error)     { return nil, nil }
 func (e *empty) Close() error                               { return nil }

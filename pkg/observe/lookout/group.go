@@ -20,7 +20,7 @@ const usualInterval = 50 * time.Millisecond
 type Recorder interface {
 	// Lookout is told of each line that is opened whether the broker tells of writes
 	// on it, and if not, why.
-	Lookout(ref queue.BrokerRef, telling bool, reason string)
+	Lookout(ref queue.BrokerRef, telling bool, reason error)
 	// Read is told of each read how many queues it was for, for how long it took and
 	// how it ended; and, with no queues, of each line that could not be opened.
 	Read(ref queue.BrokerRef, queues int, took time.Duration, err error)
@@ -105,6 +105,18 @@ func (g *Group) Covers(ref queue.BrokerRef) bool {
 	p := g.posts[ref]
 	g.mu.Unlock()
 	return p != nil && p.isCovered(time.Now())
+}
+
+// Untold says why the broker does not tell of messages, as of the line that was opened
+// last; nil if it does, or none was opened yet. It does not block.
+func (g *Group) Untold(ref queue.BrokerRef) error {
+	g.mu.Lock()
+	p := g.posts[ref]
+	g.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	return p.reason()
 }
 
 // post returns that of a broker, a new one where there is none.

@@ -68,7 +68,7 @@ func run(t *testing.T, prepare func(*station), body func(t *testing.T, ctx conte
 }
 
 func telling(*station)  {}
-func polled(s *station) { s.mute = "the server is too old" }
+func polled(s *station) { s.mute = errors.New("the server is too old") }
 
 // since returns the names of the queues of each read after the first n.
 func (b *bench) since(n int) [][]string {
@@ -441,7 +441,7 @@ func TestHowMessagesAreNoticedIsToldAndLoggedWhenItChanges(t *testing.T) {
 		pass(time.Minute)
 		b.station.cut()
 		pass(time.Minute)
-		b.station.set(func() { b.station.mute = "" })
+		b.station.set(func() { b.station.mute = nil })
 		b.station.cut()
 		pass(time.Minute)
 		want := []string{"the server is too old", "the server is too old", "told"}
@@ -642,4 +642,39 @@ func (b *bench) disturb(r *rand.Rand, names []string) {
 		}
 		time.Sleep(time.Duration(r.IntN(20_000)) * time.Microsecond)
 	}
+}
+
+func TestARightThatIsGrantedIsUsedSoon(t *testing.T) {
+	lacking := &queue.MissingRightError{Err: errors.New("it needs +client|tracking")}
+	run(t, func(s *station) { s.mute = lacking }, func(t *testing.T, _ context.Context, b *bench) {
+		b.watch("a")
+		pass(10*time.Minute + 15*time.Second)
+		if n := b.station.opened(); n != 21 || b.station.open() != 1 {
+			t.Errorf("%d lines were opened in ten minutes and %d are open, want 21 and 1", n, b.station.open())
+		}
+		if got := b.group.Untold(ref); !errors.Is(got, lacking) {
+			t.Errorf("it is untold because %v", got)
+		}
+		b.station.set(func() { b.station.mute = nil })
+		b.station.write("a", 1)
+		pass(30 * time.Second)
+		if got := b.ledger.last()["a"]; got != 1 {
+			t.Errorf("%d messages are known, want 1", got)
+		}
+		pass(time.Hour)
+		if n := b.station.opened(); n != 22 || b.group.Untold(ref) != nil {
+			t.Errorf("%d lines were opened, want one more; untold: %v", n, b.group.Untold(ref))
+		}
+		b.logged(t, 0, 0)
+	})
+}
+
+func TestABrokerThatNeverTellsKeepsItsLine(t *testing.T) {
+	run(t, polled, func(t *testing.T, _ context.Context, b *bench) {
+		b.watch("a")
+		pass(10 * time.Minute)
+		if n := b.station.opened(); n != 1 {
+			t.Errorf("%d lines were opened, want 1", n)
+		}
+	})
 }

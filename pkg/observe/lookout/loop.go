@@ -113,9 +113,10 @@ func (l *loop) keepWatch(ctx context.Context, source Source) {
 func (l *loop) announce(line Line) {
 	telling, reason := line.Tells(), line.Reason()
 	l.recorder.Lookout(l.spec.Ref, telling, reason)
+	l.post.untell(reason)
 	way := "told"
 	if !telling {
-		way = "asked: " + reason
+		way = "asked: " + reason.Error()
 	}
 	if way == l.way {
 		return

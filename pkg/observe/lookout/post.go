@@ -20,6 +20,7 @@ type post struct {
 	given  []string // what was last asked for
 	set    set
 	covers coverage
+	untold error // why the broker does not tell
 }
 
 // set is the queues to watch, at one moment.
@@ -70,6 +71,19 @@ func (p *post) report(c coverage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.covers = c
+}
+
+// untell notes why the broker does not tell of messages, nil if it does.
+func (p *post) untell(reason error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.untold = reason
+}
+
+func (p *post) reason() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.untold
 }
 
 func (p *post) isCovered(now time.Time) bool {

@@ -25,6 +25,9 @@ const (
 	// emptyTime is how long a line is kept that nothing is watched on: targets that
 	// wake and fall asleep again shall not cost a connection each time.
 	emptyTime = 30 * time.Second
+	// grantPause is when a line is opened anew on which the broker tells nothing for lack
+	// of a right: it may have been granted.
+	grantPause = 30 * time.Second
 	// jitter spreads the reads of many replicas over time: each pause is up to this
 	// share shorter or longer.
 	jitter = 0.05
@@ -48,17 +51,22 @@ type shift struct {
 	readAt     time.Time // when the last read began
 	allAt      time.Time // when the last read of the whole set began
 	nextAt     time.Time // when the next one is due, where the broker does not tell
+	renewAt    time.Time // when the line is to be opened anew; zero for never
 }
 
 func newShift(l *loop, line Line) *shift {
-	return &shift{
+	s := &shift{
 		loop: l, line: line, telling: line.Tells(), box: newMailbox(),
 		lacking: map[string]bool{}, waiting: map[string]bool{}, emptySince: time.Now(),
 	}
+	if !s.telling && queue.IsMissingRight(line.Reason()) {
+		s.renewAt = time.Now().Add(grantPause)
+	}
+	return s
 }
 
-// run watches until ctx is done, nothing has been watched for some time, or the line
-// is of no use any more, which the error then says. It closes the line.
+// run watches until ctx is done, nothing has been watched for some time, the line is to
+// be opened anew, or it is of no use any more, which the error then says. It closes the line.
 func (s *shift) run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	var hearing sync.WaitGroup
@@ -122,6 +130,8 @@ func (s *shift) plan() (func() []string, time.Time) {
 	switch {
 	case len(s.set.names) == 0:
 		return nil, s.emptySince.Add(emptyTime)
+	case !s.renewAt.IsZero() && !time.Now().Before(s.renewAt):
+		return nil, s.renewAt
 	case !s.box.isEmpty():
 		return func() []string { return s.box.take(s.set.names) }, s.readAt.Add(readGap)
 	case !s.telling:

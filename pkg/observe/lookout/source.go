@@ -19,9 +19,10 @@ type Source interface {
 // called at the same time, each by one goroutine.
 type Line interface {
 	// Tells reports whether the broker tells of writes. If it does not, Reason says
-	// why, for people, and Told is not called.
+	// why, and Told is not called. For lack of a right that is a
+	// queue.MissingRightError.
 	Tells() bool
-	Reason() string
+	Reason() error
 	// Read reads how many messages wait in each of these queues, over all priorities,
 	// in one pipelined exchange, and returns them in the order of the names, which
 	// are the broker's own. A queue that cannot be read is unknown. From then on the

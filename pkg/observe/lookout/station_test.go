@@ -22,7 +22,7 @@ type station struct {
 	mu       sync.Mutex
 	depths   map[string]int64
 	broken   map[string]bool // queues that cannot be read
-	mute     string          // why it does not tell; empty if it does
+	mute     error           // why it does not tell; nil if it does
 	refusal  error           // why no line can be opened
 	slowness time.Duration   // of a read
 	attempts []time.Time     // at opening a line
@@ -145,8 +145,8 @@ type wire struct {
 
 var errCut = errors.New("connection reset by peer")
 
-func (w *wire) Tells() bool    { return w.station.mute == "" }
-func (w *wire) Reason() string { return w.station.mute }
+func (w *wire) Tells() bool   { return w.station.mute == nil }
+func (w *wire) Reason() error { return w.station.mute }
 
 // Read implements lookout.Line. What is written while it lasts is told: tracking
 // begins with it.
@@ -278,13 +278,14 @@ func (l *ledger) Waiting(_ queue.BrokerRef, counts map[string]queue.Count) {
 	}
 }
 
-func (l *ledger) Lookout(_ queue.BrokerRef, telling bool, reason string) {
+func (l *ledger) Lookout(_ queue.BrokerRef, telling bool, reason error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if telling {
-		reason = "told"
+		l.ways = append(l.ways, "told")
+		return
 	}
-	l.ways = append(l.ways, reason)
+	l.ways = append(l.ways, reason.Error())
 }
 
 func (l *ledger) Read(_ queue.BrokerRef, _ int, _ time.Duration, err error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -27,6 +28,9 @@ type Options struct {
 	// Certificate is what to serve with, in place of the files that flags name or of a
 	// self-signed one. It must have something to serve at any time.
 	Certificate dynamiccertificates.CertKeyContentProvider
+	// ShutdownDelay is for how long a server that is told to stop goes on as before, but
+	// for /readyz, so that whoever sends it requests learns in time to send them elsewhere.
+	ShutdownDelay time.Duration
 
 	serving        *genericoptions.SecureServingOptionsWithLoopback
 	authentication *genericoptions.DelegatingAuthenticationOptions
@@ -50,6 +54,8 @@ func NewOptions() *Options {
 func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig,
 		"`file` that names the cluster to serve, where celery-hpa runs outside of it")
+	flags.DurationVar(&o.ShutdownDelay, "shutdown-delay-duration", o.ShutdownDelay,
+		"how long to go on after being told to stop, with /readyz alone failing, until nobody sends requests any more")
 }
 
 // AddLibraryFlags adds the flags that the API server library has for serving,
@@ -66,6 +72,7 @@ func (o *Options) applyTo(config *genericapiserver.Config, open []string) error 
 	if err := o.complete(); err != nil {
 		return err
 	}
+	config.ShutdownDelayDuration = o.ShutdownDelay
 	if err := o.certify(); err != nil {
 		return err
 	}
@@ -110,6 +117,9 @@ func (o *Options) complete() error {
 		o.authorization.RemoteKubeConfigFile = o.Kubeconfig
 	}
 	var errs []error
+	if o.ShutdownDelay < 0 {
+		errs = append(errs, fmt.Errorf("--shutdown-delay-duration is %s: it must not be negative", o.ShutdownDelay))
+	}
 	errs = append(errs, o.serving.Validate()...)
 	errs = append(errs, o.authentication.Validate()...)
 	errs = append(errs, o.authorization.Validate()...)

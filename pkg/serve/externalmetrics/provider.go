@@ -37,14 +37,20 @@ type Provider struct {
 	reader Reader
 	fleets FleetReader // nil without a cluster
 	now    func() time.Time
+	// unserved is told of the namespaces without a broker that are asked about.
+	unserved func(namespace string)
 }
 
 var _ provider.ExternalMetricsProvider = (*Provider)(nil)
 
 // New makes a provider. Without a cluster fleets is nil. Ages are counted by now.
 func New(reader Reader, fleets FleetReader, now func() time.Time) *Provider {
-	return &Provider{reader: reader, fleets: fleets, now: now}
+	return &Provider{reader: reader, fleets: fleets, now: now, unserved: func(string) {}}
 }
+
+// TellUnserved has tell called with each namespace without a broker that is asked about
+// a metric of ours. It must not block. Call it before anything is asked.
+func (p *Provider) TellUnserved(tell func(namespace string)) { p.unserved = tell }
 
 // ListAllExternalMetrics names every metric that GetExternalMetric can answer.
 func (p *Provider) ListAllExternalMetrics() []provider.ExternalMetricInfo {
@@ -74,6 +80,9 @@ func names() []string {
 // several matching queues makes the whole answer an error, because the HPA
 // would take the sum of the others for the truth.
 func (p *Provider) GetExternalMetric(_ context.Context, namespace string, selector labels.Selector, info provider.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error) {
+	if len(p.reader.Namespace(namespace)) == 0 && slices.Contains(names(), info.Metric) {
+		p.unserved(namespace)
+	}
 	if metric, ok := fleetMetric(info.Metric); ok {
 		return p.ofFleets(metric, namespace, selector)
 	}

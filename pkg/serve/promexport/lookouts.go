@@ -46,7 +46,7 @@ func NewLookouts() *Lookouts {
 
 // Lookout records that the queues of a broker are watched, and whether it tells of
 // messages.
-func (l *Lookouts) Lookout(ref queue.BrokerRef, telling bool, _ string) {
+func (l *Lookouts) Lookout(ref queue.BrokerRef, telling bool, _ error) {
 	l.told.WithLabelValues(ref.Namespace, ref.Name).Set(value(telling))
 }
 

@@ -52,12 +52,14 @@ type KnownTargets interface {
 // and notice, if it is to guard them, it keeps the conditions "targets" and "users",
 // and the rules: without rules a webhook matches nothing.
 //
-// Several replicas of celery-hpa may each keep it: they write the same, and only what
-// differs. Nothing is written before all targets are known.
+// Of several replicas of celery-hpa one is to keep it (see OnlyWhile): two of different
+// versions may write different things, and would write again and again. Nothing is
+// written before all targets are known, and only what differs.
 type Keeper struct {
 	objects client.ValidatingWebhookConfigurationsGetter
 	targets KnownTargets
 	zero    *guardian // nil: zero and notice are not kept
+	leads   func() bool
 	log     *slog.Logger
 
 	reported string // the text of the failure that was logged last
@@ -66,8 +68,12 @@ type Keeper struct {
 // NewKeeper makes a keeper. It needs the rights to get and update the
 // ValidatingWebhookConfiguration celery-hpa.
 func NewKeeper(objects client.ValidatingWebhookConfigurationsGetter, targets KnownTargets, log *slog.Logger) *Keeper {
-	return &Keeper{objects: objects, targets: targets, log: log}
+	return &Keeper{objects: objects, targets: targets, leads: func() bool { return true }, log: log}
 }
+
+// OnlyWhile has the webhooks kept only while this replica leads. It is asked often, and
+// must do no I/O. Call it before Run.
+func (k *Keeper) OnlyWhile(leads func() bool) { k.leads = leads }
 
 // GuardZero has the webhooks zero and notice kept as well. Call it before Run.
 func (k *Keeper) GuardZero(guard Guard) { k.zero = newGuardian(guard, k.log) }
@@ -80,7 +86,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		changed := k.targets.Changed()
-		if k.targets.Synced() {
+		if k.leads() && k.targets.Synced() {
 			if err := k.keep(ctx); ctx.Err() == nil {
 				k.report(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -46,6 +47,9 @@ type Event struct {
 	Type, Reason, Message string
 	// At is when it happened.
 	At time.Time
+	// Once has it made unless the same is there, whoever made that: another replica, or
+	// this one before it was started again.
+	Once bool
 }
 
 // Writer writes events of HPAs, one after the other. Make it with NewWriter. It uses the
@@ -90,10 +94,14 @@ func (w *Writer) Add(e Event) {
 func (w *Writer) objectOf(e Event) *corev1.Event {
 	at := metav1.NewTime(e.At)
 	w.numbered = max(e.At.UnixNano(), w.numbered+1)
+	number := w.numbered
+	if e.Once {
+		number = hash(e)
+	}
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: e.Namespace,
-			Name:      correlationutil.GenerateEventName(e.HPA, w.numbered),
+			Name:      correlationutil.GenerateEventName(e.HPA, number),
 		},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler",
@@ -104,6 +112,15 @@ func (w *Writer) objectOf(e Event) *corev1.Event {
 		Source:              corev1.EventSource{Component: component},
 		ReportingController: component,
 	}
+}
+
+// hash is a number of what an event says and of whom.
+func hash(e Event) int64 {
+	h := fnv.New64a()
+	for _, text := range []string{string(e.UID), e.Type, e.Reason, e.Message} {
+		_, _ = h.Write(append([]byte(text), 0)) // it never fails
+	}
+	return int64(h.Sum64() >> 1) //nolint:gosec // it is positive without its last bit
 }
 
 // cut shortens a message to what an event may say.
@@ -149,7 +166,7 @@ func (w *Writer) write(ctx context.Context, event Event) {
 	if n := w.lost.Swap(0); n > 0 {
 		w.log.Warn("Events were lost, since too many waited to be written", "events", n)
 	}
-	result, err := w.correlator.EventCorrelate(w.objectOf(event))
+	result, err := w.correlate(event)
 	if err != nil {
 		w.report(err)
 		return
@@ -161,7 +178,7 @@ func (w *Writer) write(ctx context.Context, event Event) {
 		if attempt > 0 && !sleep(ctx, attemptPause) {
 			return
 		}
-		err := w.attempt(ctx, result)
+		err := w.attempt(ctx, result, event.Once)
 		if ctx.Err() != nil {
 			return // out of time
 		}
@@ -172,8 +189,18 @@ func (w *Writer) write(ctx context.Context, event Event) {
 	}
 }
 
-// attempt makes an event, or counts one that is there; that may be gone by now.
-func (w *Writer) attempt(ctx context.Context, result *correlation.EventCorrelateResult) error {
+// correlate decides what becomes of an event: it is made, counted, or left out.
+func (w *Writer) correlate(event Event) (*correlation.EventCorrelateResult, error) {
+	object := w.objectOf(event)
+	if event.Once {
+		return &correlation.EventCorrelateResult{Event: object}, nil
+	}
+	return w.correlator.EventCorrelate(object)
+}
+
+// attempt makes an event, or counts one that is there; that may be gone by now. One that
+// is to be made once may be there.
+func (w *Writer) attempt(ctx context.Context, result *correlation.EventCorrelateResult, once bool) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	client, event := w.client.Events(result.Event.Namespace), result.Event
@@ -186,8 +213,8 @@ func (w *Writer) attempt(ctx context.Context, result *correlation.EventCorrelate
 		event.ResourceVersion = ""
 		written, err = client.Create(ctx, event, metav1.CreateOptions{})
 	}
-	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return nil // nobody will read it
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || once && apierrors.IsAlreadyExists(err) {
+		return nil // nobody will read it, or it can be read already
 	}
 	if apierrors.IsForbidden(err) {
 		return fmt.Errorf("%w in namespace %s is missing: %w", errNoRight, event.Namespace, err)
@@ -195,7 +222,9 @@ func (w *Writer) attempt(ctx context.Context, result *correlation.EventCorrelate
 	if err != nil {
 		return fmt.Errorf("write an event of HorizontalPodAutoscaler %s/%s: %w", event.Namespace, event.InvolvedObject.Name, err)
 	}
-	w.correlator.UpdateState(written)
+	if !once {
+		w.correlator.UpdateState(written)
+	}
 	return nil
 }
 

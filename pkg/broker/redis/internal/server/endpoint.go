@@ -64,6 +64,10 @@ func New(s Settings) ([]Endpoint, error) {
 	return endpoints, nil
 }
 
+// bufferSize is that of a connection, in bytes, for each direction. The library's own, 128
+// KiB for transactions, are what thousands of brokers take most of their memory for.
+const bufferSize = 16 << 10
+
 // newClient connects at the first command, with one connection: samples are
 // taken one at a time. Nothing is retried here: the sampler does that, and says
 // so.
@@ -80,6 +84,8 @@ func newClient(s Settings, server celery.Endpoint, secure *tls.Config) *goredis.
 		PoolSize:                 1, MaxRetries: -1, DialerRetries: 1,
 		DialTimeout: s.Timeout, ReadTimeout: s.Timeout, WriteTimeout: s.Timeout, PoolTimeout: s.Timeout,
 		ContextTimeoutEnabled: true,
+		ReadBufferSize:        bufferSize, WriteBufferSize: bufferSize,
+		PipelineReadBufferSize: bufferSize, PipelineWriteBufferSize: bufferSize,
 	})
 }
 
@@ -107,6 +113,8 @@ func newSentinel(s Settings) (Endpoint, error) {
 		PoolSize: 1, MaxRetries: -1, DialerRetries: 1,
 		DialTimeout: s.Timeout, ReadTimeout: s.Timeout, WriteTimeout: s.Timeout, PoolTimeout: s.Timeout,
 		ContextTimeoutEnabled: true,
+		ReadBufferSize:        bufferSize, WriteBufferSize: bufferSize,
+		PipelineReadBufferSize: bufferSize, PipelineWriteBufferSize: bufferSize,
 	})
 	return Endpoint{fmt.Sprintf("%s of sentinels %s", s.MasterName, u), first.DB, client, s.Timeout, s.Untold}, nil
 }

@@ -59,13 +59,13 @@ func (l *Line) hear(ctx context.Context) {
 func (l *Line) Tells() bool { return l.tracking.Untold() == nil }
 
 // Reason says why the server does not tell of writes, and what to do about it; it is
-// empty if it does.
-func (l *Line) Reason() string {
+// nil if it does, and a queue.MissingRightError for lack of a right.
+func (l *Line) Reason() error {
 	err := l.tracking.Untold()
 	if err == nil {
-		return ""
+		return nil
 	}
-	return l.purpose.Explain(l.address, err).Error()
+	return l.purpose.Explain(l.address, err)
 }
 
 // Told blocks until queues were written that Read has read, and returns those that
