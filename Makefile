@@ -111,11 +111,21 @@ generate: ## Generate the definition of the CeleryBroker resource from the Go ty
 verify-generate: ## Fail if what "make generate" writes is not up to date
 	@diff <($(GENERATE_CRD)) deploy/helm/celery-hpa/files/crd.yaml
 
+# Without descriptions, which would be most of the text.
+OPERATOR_KINDS := go -C hack/generators tool controller-gen crd:maxDescLen=0 \
+	paths=github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1 \
+	paths=github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1 output:crd:stdout
+
+.PHONY: operator-kinds
+operator-kinds: ## Print the definitions of the resources of operators that the chart makes
+	@$(OPERATOR_KINDS)
+
 .PHONY: chart-tools
 chart-tools: ## Build Helm and what the chart is checked with, once for each version (minutes)
 	@go run ./hack/progress/cmd/step "building Helm" $(CHART_TOOL) -n helm.sh/helm/v4/cmd/helm
 	@go run ./hack/progress/cmd/step "building Helm 3" $(CHART_TOOL) -n helm.sh/helm/v3/cmd/helm
 	@go run ./hack/progress/cmd/step "building kubeconform" $(CHART_TOOL) -n github.com/yannh/kubeconform/cmd/kubeconform
+	@go run ./hack/progress/cmd/step "generating the resources of operators" $(OPERATOR_KINDS)
 
 # Left out of kube-score, which cannot know: a NetworkPolicy is the cluster's to decide; a
 # limit of CPU would age the samples just when there is most to do; nothing is written but
