@@ -67,13 +67,17 @@ test-unit: ## Run the tests of the daily loop, without a control plane
 test-race: ## Run the tests of what runs concurrently under the race detector (needs a C compiler)
 	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/broker/... ./pkg/decide/... ./pkg/act/... ./test/fleets ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
 
+.PHONY: check-cluster
+check-cluster: ## Fail if "make test-cluster" cannot run on this machine, and say what is missing
+	@hack/realcluster/build.sh check
+
 .PHONY: test-cluster
-test-cluster: control-plane chart-tools ## Run image and chart in a whole cluster on this machine: needs root on Linux, 8 GB of disk
+test-cluster: check-cluster control-plane chart-tools ## Run image and chart in a whole cluster on this machine: needs root on Linux
 	hack/setup/setup.sh cluster
 	@go run ./hack/progress/cmd/step "building the node's programs" hack/realcluster/build.sh programs
 	@go run ./hack/progress/cmd/step "building the base images" hack/realcluster/build.sh base
 	@go run ./hack/progress/cmd/step "building the image of celery-hpa" hack/realcluster/build.sh image
-	CLUSTER=1 go test -v -count=1 -timeout 30m ./test/cluster
+	CLUSTER=1 $(TOOL) gotestsum --format=standard-verbose -- -count=1 -timeout 30m ./test/cluster
 
 .PHONY: soak
 soak: setup control-plane ## Scale every kind of workers down again and again, for an hour

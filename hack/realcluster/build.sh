@@ -2,6 +2,7 @@
 # Builds what a real cluster on this machine is made of, into the folder realcluster of
 # the cache folder. Root is needed, and what "setup.sh cluster" installs.
 #
+#   check      says what this machine lacks for a cluster, and fails if it lacks something
 #   programs   containerd, kubelet, kube-proxy, kube-scheduler
 #   base       the images of pods that are not celery-hpa's, and the builder's base image
 #   image      celery-hpa's, from the Dockerfile
@@ -22,6 +23,54 @@ export CONTAINERS_CONF=$cache/containers.conf
 b() {
   [[ -e $CONTAINERS_CONF ]] || printf '[network]\nnetwork_config_dir = "%s"\n' "$cache/networks" >"$CONTAINERS_CONF"
   buildah --root "$cache/storage" --runroot "$cache/run" --storage-driver overlay "$@"
+}
+
+# free FOLDER is how much more the file system takes that the folder is on, or will be, in
+# MB.
+free() {
+  local folder=$1
+  while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
+  df --output=avail --block-size=1M "$folder" | tail -n 1
+}
+
+# enclose does what the enclosure and containerd do with the kernel.
+enclose() {
+  local folder status=0
+  folder=$(mktemp -d)
+  mkdir "$folder/upper" "$folder/work"
+  unshare --net --mount --pid --ipc --fork \
+    mount -t overlay overlay -o "lowerdir=/etc,upperdir=$folder/upper,workdir=$folder/work" /etc || status=$?
+  rm -rf "$folder"
+  return "$status"
+}
+
+# can_group makes a cgroup, of whatever version, where the kubelet makes those of pods.
+can_group() {
+  local root=/sys/fs/cgroup
+  [[ -e $root/cgroup.controllers ]] || root=$root/pids
+  mkdir "$root/celery-hpa-check-$$" && rmdir "$root/celery-hpa-check-$$"
+}
+
+# check asks for the disk that Go's build cache, the images and a run fill, in MB: for a run
+# alone once all is built.
+check() {
+  local missing=() why needed=8000
+  [[ ! -e $cache/base ]] || needed=2000
+  if [[ $(uname -s) != Linux ]]; then
+    missing+=("Linux: this is $(uname -s)")
+  elif [[ $(id -u) != 0 ]]; then
+    missing+=("root: this is $(id -un)")
+  else
+    command -v apt-get >/dev/null || missing+=("apt-get, which installs buildah, runc and others")
+    why=$(enclose 2>&1) || missing+=("the right to make namespaces and to mount in them: $why")
+    why=$(can_group 2>&1) || missing+=("the right to make cgroups: $why")
+    why=$(free "$cache")
+    ((why >= needed)) || missing+=("$needed MB of disk for $cache: $why are free")
+  fi
+  ((${#missing[@]} > 0)) || return 0
+  echo "A whole cluster on this machine needs root on Linux (Debian or Ubuntu) and $needed MB of disk. Missing here:" >&2
+  printf '  %s\n' "${missing[@]}" >&2
+  return 1
 }
 
 programs() {
@@ -127,9 +176,9 @@ image() {
 }
 
 case ${1:-} in
-programs | base | image) "$1" ;;
+check | programs | base | image) "$1" ;;
 *)
-  echo 'usage: build.sh programs|base|image' >&2
+  echo 'usage: build.sh check|programs|base|image' >&2
   exit 2
   ;;
 esac
