@@ -67,13 +67,17 @@ test-unit: ## Run the tests of the daily loop, without a control plane
 test-race: ## Run the tests of what runs concurrently under the race detector (needs a C compiler)
 	CGO_ENABLED=1 GOFLAGS= go test -race ./pkg/observe/... ./pkg/broker/... ./pkg/decide/... ./pkg/act/... ./test/fleets ./pkg/brokersfile/... ./pkg/serve/externalmetrics/... ./pkg/serve/promexport/... ./hack/progress/...
 
+.PHONY: check-cluster
+check-cluster: ## Fail if "make test-cluster" cannot run on this machine, and say what is missing
+	@hack/realcluster/build.sh check
+
 .PHONY: test-cluster
-test-cluster: control-plane chart-tools ## Run image and chart in a whole cluster on this machine: needs root on Linux, 8 GB of disk
+test-cluster: check-cluster control-plane chart-tools ## Run image and chart in a whole cluster on this machine: needs root on Linux
 	hack/setup/setup.sh cluster
 	@go run ./hack/progress/cmd/step "building the node's programs" hack/realcluster/build.sh programs
 	@go run ./hack/progress/cmd/step "building the base images" hack/realcluster/build.sh base
 	@go run ./hack/progress/cmd/step "building the image of celery-hpa" hack/realcluster/build.sh image
-	CLUSTER=1 go test -v -count=1 -timeout 30m ./test/cluster
+	CLUSTER=1 $(TOOL) gotestsum --format=standard-verbose -- -count=1 -timeout 30m ./test/cluster
 
 .PHONY: soak
 soak: setup control-plane ## Scale every kind of workers down again and again, for an hour
@@ -111,11 +115,21 @@ generate: ## Generate the definition of the CeleryBroker resource from the Go ty
 verify-generate: ## Fail if what "make generate" writes is not up to date
 	@diff <($(GENERATE_CRD)) deploy/helm/celery-hpa/files/crd.yaml
 
+# Without descriptions, which would be most of the text.
+OPERATOR_KINDS := go -C hack/generators tool controller-gen crd:maxDescLen=0 \
+	paths=github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1 \
+	paths=github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1 output:crd:stdout
+
+.PHONY: operator-kinds
+operator-kinds: ## Print the definitions of the resources of operators that the chart makes
+	@$(OPERATOR_KINDS)
+
 .PHONY: chart-tools
 chart-tools: ## Build Helm and what the chart is checked with, once for each version (minutes)
 	@go run ./hack/progress/cmd/step "building Helm" $(CHART_TOOL) -n helm.sh/helm/v4/cmd/helm
 	@go run ./hack/progress/cmd/step "building Helm 3" $(CHART_TOOL) -n helm.sh/helm/v3/cmd/helm
 	@go run ./hack/progress/cmd/step "building kubeconform" $(CHART_TOOL) -n github.com/yannh/kubeconform/cmd/kubeconform
+	@go run ./hack/progress/cmd/step "generating the resources of operators" $(OPERATOR_KINDS)
 
 # Left out of kube-score, which cannot know: a NetworkPolicy is the cluster's to decide; a
 # limit of CPU would age the samples just when there is most to do; nothing is written but

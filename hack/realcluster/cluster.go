@@ -47,8 +47,8 @@ type Options struct {
 }
 
 // Cluster is a running control plane with its one node, which has the images of build.sh:
-// localhost/celery-hpa:test, and localhost/celery:test with Celery and Redis. They are
-// never pulled.
+// localhost/celery-hpa:test, the same as an earlier version with the tag previous, and
+// localhost/celery:test with Celery and Redis. They are never pulled.
 type Cluster struct {
 	*localkube.Cluster
 	bin string

@@ -202,7 +202,7 @@ ensure_linters() {
 ensure_cluster() {
   check_go
   local missing=() package
-  for package in runc buildah debootstrap containernetworking-plugins nftables conntrack iproute2; do
+  for package in runc buildah debootstrap containernetworking-plugins nftables conntrack iproute2 python3 python3-venv; do
     dpkg-query --show --showformat '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
   done
   ((${#missing[@]} == 0)) || install_packages "${missing[@]}"

@@ -23,10 +23,12 @@ const (
 	repository = "../.."
 	system     = "celery-hpa"
 	space      = "workers"
-	// redisAddress is that of the Service of testdata/workers.yaml.
-	redisAddress = "10.96.0.50"
-	// idleWindow is that of the HPA there.
-	idleWindow = 5 * time.Second
+
+	// What testdata/workers.yaml says.
+	brokerFolder  = "/var/broker"
+	gracePeriod   = 20 * time.Second // of workers
+	idleWindow    = 5 * time.Second  // of the HPA
+	stabilization = 12 * time.Second // of the HPA
 )
 
 // askedFor names the variable with which "make test-cluster" asks for this test.
@@ -42,6 +44,9 @@ func TestMain(m *testing.M) {
 type cluster struct {
 	*realcluster.Cluster
 	helmPath string
+	ends     ends
+	// sent are the ids of the tasks that were sent since begin.
+	sent []string
 }
 
 func start(t *testing.T) *cluster {
@@ -65,6 +70,7 @@ func start(t *testing.T) *cluster {
 	out, err := output(exec.Command("go", "tool", "-modfile=hack/charttools/go.mod", "-n", "helm.sh/helm/v4/cmd/helm"))
 	check(t, err)
 	c.helmPath = strings.TrimSpace(out)
+	c.watchEnds(t)
 	return c
 }
 

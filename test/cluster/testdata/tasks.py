@@ -1,8 +1,11 @@
 """The Celery application of the test of a whole cluster.
 
 "python3 -m tasks N work SECONDS" sends N tasks that execute for SECONDS each, "python3 -m
-tasks N hold" N that execute until the key "released" is there; both print their ids. Each start and each end of a task is appended to the list "record" of the Redis
-database of RECORD_URL: "started ID NODE", "finished ID NODE". The key is in that database too.
+tasks N hold" N that execute until the key "released" is there, and "python3 -m tasks stream
+SECONDS" one after the other, four in a second, until the key "enough" is there; all print
+the ids. Each start and each end of a task is appended to the list "record": "started ID
+NODE", "finished ID NODE". The keys and the list are in the Redis of RECORD_URL, which no
+worker takes its tasks from.
 """
 
 import os
@@ -14,7 +17,10 @@ from celery import Celery
 
 app = Celery("tasks", broker=os.environ["BROKER_URL"])
 app.conf.task_ignore_result = True
-
+# A worker whose slots are all taken takes nothing that it would have in its memory alone
+# when the broker goes.
+app.conf.worker_prefetch_multiplier = 1
+app.conf.worker_disable_prefetch = True
 
 records = redis.Redis.from_url(os.environ["RECORD_URL"])
 
@@ -40,7 +46,17 @@ def hold(self):
     record("finished", self.request)
 
 
+def send(kind, args):
+    # By its name: this module is __main__ here, tasks in the workers.
+    print(app.send_task("tasks." + kind, args=args).id, flush=True)
+
+
 if __name__ == "__main__":
-    for _ in range(int(sys.argv[1])):
-        # By its name: this module is __main__ here, tasks in the workers.
-        print(app.send_task("tasks." + sys.argv[2], args=[float(arg) for arg in sys.argv[3:]]).id)
+    order, rest = sys.argv[1], sys.argv[2:]
+    if order == "stream":
+        while not records.exists("enough"):
+            send("work", [float(rest[0])])
+            time.sleep(0.25)
+    else:
+        for _ in range(int(order)):
+            send(rest[0], [float(arg) for arg in rest[1:]])

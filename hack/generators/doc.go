@@ -1,0 +1,3 @@
+// Package generators holds no code: it pins controller-gen, and what it generates from
+// besides this repository's own types.
+package generators
