@@ -65,6 +65,7 @@ func newZero(o Options, w *workforce, metrics zeroscaler.Metrics, group *sampler
 		Scales: z.scales, Senses: z.memory, Journal: z.journal,
 		Leads: z.elector.Leads, Turns: zeroscaler.NewTurns(), Now: time.Now,
 	}, c.targets, z.lookouts, group)
+	z.elector.Notify(z.scaler.Led)
 	c.fleets.Notify(func(ref fleet.Ref) { z.scaler.Resized(ref.Namespace, ref.Name) })
 	c.keeper.OnlyWhile(z.elector.Leads)
 	c.keeper.GuardZero(registration.Guard{

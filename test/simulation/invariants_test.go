@@ -39,6 +39,7 @@ type judge struct {
 	// whether there were fewer workers after a wake than the HPA would have.
 	wasWaiting, isShort bool
 	wokeAt              moment // when one of ours woke the target, 0 for not
+	emptyAt             moment // when no message waited or was stranded, the last time
 	// pushes, size and open are those before the latest event.
 	pushes, open int
 	size         int32
@@ -86,21 +87,60 @@ func (j *judge) decided(r *replica, t target.Target, o idle.Observation, d idle.
 			s.sampleAt = append(s.sampleAt, at)
 		}
 	}
-	switch {
-	case !hasWork(o) && d.Cause != idle.Standby && d.Cause != idle.Arrived: // nor is a raise due
-		s.knewAt = -1
-	case s.knewAt < 0:
-		s.knewAt = j.w.now
+	s.knew.follow(o, d, j.w.now)
+	if isBlind(o) && o.Pods > 0 { // which may take what waited, for all that it sees: what it finds next may be another
+		s.wait.byAny = 0
 	}
 }
 
-// hasWork tells whether an observation at zero shows a message, waiting or stranded.
+// knowledge is that of a replica that a message waits at zero, or is stranded. What is not
+// known ends none: a message that was there is there until one knows that it is gone.
+type knowledge struct {
+	// since is when it began, -1 while there is none. The time in which the replica did not
+	// know is left out, which began at unsure, -1 while it knows.
+	since, unsure moment
+	// blind is when it last began not to know, again when it knew again; -1 if that was not.
+	blind, again moment
+}
+
+func nothing() knowledge { return knowledge{-1, -1, -1, -1} }
+
+// follow takes in an observation.
+func (k *knowledge) follow(o idle.Observation, d idle.Decision, now moment) {
+	switch {
+	case hasWork(o) || d.Cause == idle.Standby || d.Cause == idle.Arrived: // or a raise is due
+		if k.since < 0 {
+			k.since = now
+		}
+		if k.unsure >= 0 {
+			k.since += now - k.unsure
+			k.unsure, k.again = -1, now
+		}
+	case isBlind(o):
+		if k.since >= 0 && k.unsure < 0 {
+			k.unsure, k.blind = now, now
+		}
+	default:
+		*k = nothing()
+	}
+}
+
+// isBlind tells whether a message may wait at zero that an observation does not show.
+func isBlind(o idle.Observation) bool {
+	if o.ReplicasErr != nil {
+		return true
+	}
+	return o.Replicas == 0 && (o.QueuesErr != nil || slices.ContainsFunc(o.Queues, func(q idle.Queue) bool { return q.Depth.Backlog.Err != nil }))
+}
+
+// hasWork tells whether an observation at zero shows a message that waits, or one that is
+// held while there is no pod.
 func hasWork(o idle.Observation) bool {
 	if o.ReplicasErr != nil || o.Replicas != 0 {
 		return false
 	}
 	for _, q := range o.Queues {
-		if b, f := q.Depth.Backlog, q.Depth.InFlight; b.Err == nil && b.N > 0 || f.Err == nil && f.N > 0 {
+		if b, f := q.Depth.Backlog, q.Depth.InFlight; b.Err == nil && b.N > 0 || f.Err == nil && f.N > 0 && o.Pods == 0 {
 			return true
 		}
 	}
@@ -124,6 +164,7 @@ func (j *judge) sets(r *replica, t target.Target, seen zeroscaler.Scale, to int3
 	action := r.reins.decided.Action
 	if action == idle.Wake {
 		j.wakes(r, t, to)
+		j.goesFirst(r)
 	}
 	switch {
 	case action != idle.Wake && action != idle.Raise:
@@ -132,8 +173,29 @@ func (j *judge) sets(r *replica, t target.Target, seen zeroscaler.Scale, to int3
 		j.convict("6: %s lowers from %d to %d", r.name, seen.Replicas, to)
 	case to > t.MaxReplicas:
 		j.convict("6: %s writes %d, which is above %d", r.name, to, t.MaxReplicas)
-	case action == idle.Wake && !r.leads() && r.reins.knewAt >= 0 && j.w.now-r.reins.knewAt < standbyWithin:
-		j.convict("5: %s does not lead and wakes %s after it knew", r.name, j.w.now-r.reins.knewAt)
+	}
+}
+
+// goesFirst judges that a replica that does not lead wakes: it has left time to the one
+// that does, and did not do so for an earlier message.
+func (j *judge) goesFirst(r *replica) {
+	knew := r.reins.knew
+	switch {
+	case r.leads():
+		if knew.since >= 0 && knew.since < r.ledAt {
+			j.w.marks[ledWakes]++
+		}
+		return
+	case knew.blind >= 0:
+		j.w.marks[blindWakes]++
+	}
+	j.w.marks[standbyWakes]++
+	switch {
+	case knew.since < 0:
+	case j.w.now-knew.since < standbyWithin:
+		j.convict("5: %s does not lead and wakes %s after it knew", r.name, j.w.now-knew.since)
+	case r.reins.decided.Cause == idle.Arrived && knew.again >= 0 && j.w.now-knew.again < standbyWithin && j.emptyAt >= knew.blind && j.w.now-j.emptyAt < standbyWithin:
+		j.convict("5: %s does not lead and wakes %s after a message has come, as if it had known of it before %s", r.name, j.w.now-j.emptyAt, knew.blind)
 	}
 }
 
@@ -314,6 +376,9 @@ func (j *judge) isInformed(r *replica) bool {
 
 // elapse lets time pass until the next event.
 func (j *judge) elapse(until moment) {
+	if len(j.w.broker.list) == 0 && !slices.ContainsFunc(j.w.broker.unacked, func(t *task) bool { return t.place == limbo }) {
+		j.emptyAt = until
+	}
 	isWaiting := j.w.cluster.size.replicas == 0 && len(j.w.broker.list) > 0 && !j.w.plan.spec.paused
 	if j.wasWaiting && j.w.cluster.size.replicas > 0 {
 		j.w.marks[waitsJudged]++
@@ -352,7 +417,7 @@ func (j *judge) judgeWait(s stretch) {
 		bound = polledWithin
 	}
 	switch {
-	case s.byLeader > bound && s.byLeader == s.byAny: // who begins to lead may wait as the others do
+	case s.byLeader > bound:
 		j.convict("5: a message waits at zero for %s although the leader could wake the target", s.byLeader)
 	case s.byAny > bound+standbyWithin:
 		j.convict("5: a message waits at zero for %s although a replica could wake the target", s.byAny)
@@ -402,7 +467,7 @@ func (j *judge) judgeShort(s stretch) {
 	if len(j.w.broker.unacked) > 0 || !j.w.plan.telling {
 		bound = resampledWithin
 	}
-	if s.byLeader > bound && s.byLeader == s.byAny || s.byAny > bound+standbyWithin {
+	if s.byLeader > bound || s.byAny > bound+standbyWithin {
 		j.convict("5: %d workers for %d tasks, for %s", j.size, j.open, s.byAny)
 	}
 }

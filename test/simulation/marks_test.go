@@ -9,6 +9,9 @@ const (
 	wakes
 	raises
 	strandedWakes
+	standbyWakes
+	blindWakes
+	ledWakes
 	checks
 	lateLooks
 	hpaSleeps
@@ -59,6 +62,7 @@ type marks [numberOfMarks]int
 func names() [numberOfMarks]string {
 	return [numberOfMarks]string{
 		"tasks published", "sleeps by celery-hpa", "wakes", "raises", "wakes for stranded messages",
+		"wakes by a replica that did not lead", "of them after a time in which it did not know", "wakes by one that began to lead meanwhile",
 		"idle windows that ended in looks", "looks that found something, ours or the webhook's", "steps to zero by the HPA", "refusals by the webhook", "webhooks without answer",
 		"conflicts", "sizes that the HPA forced after a conflict", "of them over zero", "syncs of the HPA without metrics",
 		"writes that never arrived", "writes whose answer was lost", "time-outs of writes", "slow writes", "stale caches",

@@ -51,6 +51,7 @@ type replica struct {
 	deafTill moment
 	holdsOff moment // after a write that has failed
 	failures int    // of writes, in a row
+	ledAt    moment // when it began to lead, the last time
 	reins    reins
 }
 
@@ -64,7 +65,7 @@ type reins struct {
 	sleptAt     moment
 	hasSlept    bool
 	wait, short stretch // a message that waits at zero, too few workers
-	knewAt      moment  // since when it has known of a message at zero, or -1
+	knew        knowledge
 }
 
 func newReplica(w *world, name string) *replica {
@@ -83,7 +84,7 @@ func (r *replica) start() {
 	r.sampler = &sampler{r: r, life: r.life, isFailing: true}
 	r.written = written{}
 	r.asleep, r.busy, r.poked, r.waits, r.deafTill, r.holdsOff, r.failures = false, false, false, false, 0, 0, 0
-	r.reins = reins{isDirty: true, knewAt: -1}
+	r.reins = reins{isDirty: true, knew: nothing()}
 	r.w.after(r.w.between(0, 100*time.Millisecond), r.sampler.due)
 	r.proc = r.w.spawn(r.run)
 }
@@ -355,10 +356,15 @@ func (l *lease) contend(r *replica) {
 	if !isMine && l.holder != nil && l.w.now-l.renewed < leaseTime {
 		return
 	}
+	wasHeld := l.isHeldBy(r)
 	if !isMine {
 		l.handOver(r)
 	}
 	l.holder, l.life, l.renewed = r, r.life, l.w.now
+	if !wasHeld {
+		r.ledAt = l.w.now
+		r.poke()
+	}
 }
 
 // handOver is when another begins to lead. Who did before may believe for a moment that it

@@ -141,9 +141,12 @@ func (r *replica) arrives(c queue.Count) {
 	r.memory.counts.PutBacklogs(brokerRef(), map[string]queue.Count{"default": c})
 }
 
-// takes takes in a sample that was begun then.
+// takes takes in a sample that was begun then. It tells nothing of times, about which
+// nobody asks.
 func (r *replica) takes(d queue.Depth, began moment, counted []*task) {
-	r.memory.counts.Put(brokerRef(), &queue.Sample{At: r.w.epoch.Add(began), Queues: map[string]queue.Depth{"default": d}})
+	at := r.w.epoch.Add(began)
+	d.Oldest, d.Wait, d.Work = queue.Known(0, at), queue.Known(0, at), queue.Known(0, at)
+	r.memory.counts.Put(brokerRef(), &queue.Sample{At: at, Queues: map[string]queue.Depth{"default": d}})
 	r.memory.counted = counted
 }
 

@@ -90,7 +90,7 @@ func report(t *testing.T, o outcome) {
 
 // TestSchedules runs many schedules. Each follows from its seed alone.
 func TestSchedules(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // little is ever held
+	defer debug.SetGCPercent(debug.SetGCPercent(1500)) // little is ever held
 	c := campaign{began: time.Now()}
 	var running sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -154,12 +154,15 @@ func (c *campaign) take(o outcome) {
 	c.took += o.took
 	if o.verdict != "" {
 		c.guilty = append(c.guilty, o)
+		if *progress {
+			fmt.Fprintf(os.Stderr, "seed %d: %s\n", o.seed, o.verdict)
+		}
 	}
 	if len(c.guilty) >= mostGuilty {
 		c.next.Store(int64(*schedules))
 	}
 	if *progress && c.ended%10_000 == 0 {
-		fmt.Fprintf(os.Stderr, "%d schedules, %d violations, %s\n", c.ended, len(c.guilty), time.Since(c.began).Round(time.Second))
+		fmt.Fprintf(os.Stderr, "%d schedules, %d violations, %.0f simulated hours, %s\n", c.ended, len(c.guilty), c.took.Hours(), time.Since(c.began).Round(time.Second))
 	}
 }
 

@@ -56,6 +56,7 @@ type replica struct {
 	*leader.Elector
 	registry *prometheus.Registry
 	log      *syncBuffer
+	led      atomic.Int32 // how often it was told that it leads
 	stop     func()
 }
 
@@ -70,6 +71,12 @@ func (f *fixture) replica(t *testing.T, config *rest.Config, namespace, identity
 	if r.Elector, err = leader.NewWithTimes(clients.CoordinationV1(), namespace, identity, log, r.registry, times); err != nil {
 		t.Fatal(err)
 	}
+	r.Notify(func() {
+		r.led.Add(1)
+		if !r.Leads() {
+			t.Errorf("%s is told that it leads, and does not", identity)
+		}
+	})
 	r.stop = run(t, r.Run)
 	return r
 }
@@ -122,6 +129,9 @@ func (f *fixture) handsOver(t *testing.T) {
 	b.await(t, true)
 	if holder := f.holder(t, namespace); holder != "b" {
 		t.Errorf("the lease is held by %q, want b", holder)
+	}
+	if a, b := a.led.Load(), b.led.Load(); a != 1 || b != 1 {
+		t.Errorf("a was told %d times that it leads, b %d times, want once each", a, b)
 	}
 }
 

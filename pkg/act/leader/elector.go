@@ -73,6 +73,10 @@ func NewWithTimes(leases client.LeasesGetter, namespace, identity string, log *s
 	return e, nil
 }
 
+// Notify has led called whenever this replica begins to lead, when Leads is true already.
+// It must not block. Notify is to be called before Run.
+func (e *Elector) Notify(led func()) { e.lease.led = led }
+
 // Leads reports whether this replica leads. It does no I/O, and is true only while
 // nobody else can lead: it becomes false by itself when the lease was not renewed in
 // time, even if the whole process stood still.

@@ -22,6 +22,8 @@ type lease struct {
 	// renew is for how long a renewal is good; half of it bounds each request, so
 	// that one without an answer leaves time for another.
 	renew time.Duration
+	// led is called whenever the lease becomes ours, see Elector.Notify; nil for nobody.
+	led func()
 
 	mu       sync.Mutex
 	renewed  time.Time         // when the last good renewal was begun, zero if it is not ours
@@ -102,14 +104,29 @@ func (l *lease) write(ctx context.Context, verb string, record resourcelock.Lead
 	return err
 }
 
-// note takes down who holds the lease, and since when we do.
+// note takes down who holds the lease, and since when we do. A renewal may come so late
+// that it begins anew to be ours.
 func (l *lease) note(holder string, renewed time.Time) {
+	if l.takeDown(holder, renewed) && l.led != nil {
+		l.led()
+	}
+}
+
+// takeDown reports whether the lease has become ours.
+func (l *lease) takeDown(holder string, renewed time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now()
+	was := l.isOursAt(now)
 	l.renewed = renewed
-	if holder == l.holder {
-		return
+	if holder != l.holder {
+		l.tell(holder)
 	}
+	return !was && l.isOursAt(now)
+}
+
+// tell logs who holds the lease from now on. l.mu is held.
+func (l *lease) tell(holder string) {
 	switch {
 	case holder == l.Identity():
 		l.log.Info("This replica leads now")

@@ -110,6 +110,10 @@ func (s *Scaler) Resized(namespace, target string) {
 	s.pokeAll(func(r *runner) bool { return r.namespace == namespace && r.target.Load().Name == target })
 }
 
+// Led tells that this replica of celery-hpa has begun to lead: it waits no longer for
+// another one to go first.
+func (s *Scaler) Led() { s.pokeAll(func(*runner) bool { return true }) }
+
 func (s *Scaler) pokeAll(which func(*runner) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -94,6 +94,20 @@ func TestAReplicaThatDoesNotLeadWakesLater(t *testing.T) {
 	})
 }
 
+func TestAReplicaThatBeginsToLeadWakesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a", "b")
+		w.leads = false
+		s := w.start(t)
+		w.publish(s, "a", 1)
+		time.Sleep(50 * time.Millisecond)
+		expect(t, w)
+		locked(w, func() bool { w.leads = true; return true })
+		s.Led()
+		expect(t, w, "50ms a woke to 1 after 50ms")
+	})
+}
+
 // TestManyWakesTakeTurns wakes more targets than a second allows for: none waits
 // longer than its place in the queue, and each says so.
 func TestManyWakesTakeTurns(t *testing.T) {

@@ -217,11 +217,26 @@ func (m *Memory) Look(ctx context.Context, t target.Target, seen Scale) idle.Obs
 	defer cancel()
 	began := m.Now()
 	unread := m.sample(ctx, t)
-	unasked := m.ask(ctx, t, seen)
+	asked, unasked := m.ask(ctx, t, seen)
 	o := m.Observe(t, seen, m.Now()) //nolint:contextcheck // it reads memory alone
 	o.QueuesErr = errors.Join(o.QueuesErr, unread, older(o.Queues, began))
-	o.WorkersErr = errors.Join(o.WorkersErr, unasked)
+	o.WorkersErr = errors.Join(o.WorkersErr, unasked, m.gone(t, seen, asked))
 	return o
+}
+
+// gone says which of the pods that were asked has gone since, if one has: what its worker
+// executed is forgotten with it, and may wait again in a moment.
+func (m *Memory) gone(t target.Target, seen Scale, asked fleet.Fleet) error {
+	now, err := m.fleet(t, seen)
+	if err != nil {
+		return err
+	}
+	for _, was := range asked.Members {
+		if !slices.ContainsFunc(now.Members, func(is fleet.Member) bool { return is.Pod == was.Pod }) {
+			return fmt.Errorf("pod %s has ended since it was asked", was.Pod)
+		}
+	}
+	return nil
 }
 
 // older says which queue was not read since then, if one was not.
@@ -245,13 +260,13 @@ func (m *Memory) sample(ctx context.Context, t target.Target) error {
 	return errors.Join(errs...)
 }
 
-// ask asks the workers of a target.
-func (m *Memory) ask(ctx context.Context, t target.Target, seen Scale) error {
+// ask asks the workers of a target, and returns who they are.
+func (m *Memory) ask(ctx context.Context, t target.Target, seen Scale) (fleet.Fleet, error) {
 	f, err := m.fleet(t, seen)
 	if err != nil || len(f.Members) == 0 {
-		return err
+		return f, err
 	}
-	return m.Fresh.Ask(ctx, f)
+	return f, m.Fresh.Ask(ctx, f)
 }
 
 // Queues implements Senses.

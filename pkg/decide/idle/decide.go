@@ -2,6 +2,7 @@ package idle
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -9,20 +10,18 @@ import (
 // remember of it. After a Check it is to be followed by Confirm.
 func Decide(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
 	if o.ReplicasErr != nil {
-		return st.anew(), Decision{Cause: Unknown, Reason: fmt.Sprintf("the size of the target is not known: %v", o.ReplicasErr), After: watchful}
+		return st.anew().unsure(now), Decision{Cause: Unknown, Reason: fmt.Sprintf("the size of the target is not known: %v", o.ReplicasErr), After: watchful}
 	}
 	st = st.see(o, now)
 	switch {
 	case spec.Paused:
-		st.ShortSince = time.Time{}
-		return st.anew(), Decision{Cause: Paused, Reason: "paused by annotation", After: drowsy}
+		return st.anew().enough(), Decision{Cause: Paused, Reason: "paused by annotation", After: drowsy}
 	case o.Replicas == 0:
 		return asleep(spec, st.anew(), o, now)
 	case st.isRising(o, now):
 		return rising(spec, st.anew(), o, now)
 	}
-	st.ShortSince = time.Time{}
-	return awake(spec, st, o, now)
+	return awake(spec, st.enough(), o, now)
 }
 
 // Confirm says whether a target goes to zero, by an observation that was made afresh
@@ -44,10 +43,11 @@ func Confirm(spec Spec, st State, o Observation, now time.Time) (State, Decision
 // see takes in the size of the target.
 func (st State) see(o Observation, now time.Time) State {
 	if st.Seen && st.Replicas == 0 && o.Replicas > 0 {
-		st.WokeAt, st.RaisedAt, st.ShortSince = now, now, time.Time{}
+		st = st.enough()
+		st.WokeAt, st.RaisedAt = now, now
 	}
 	if st.Replicas > 0 && o.Replicas == 0 {
-		st.ShortSince = time.Time{} // it was of a raise
+		st = st.enough() // it was of a raise
 	}
 	st.Seen, st.Replicas = true, o.Replicas
 	if o.Replicas > 0 {
@@ -74,11 +74,29 @@ func (st State) anew() State {
 // asleep decides about a target at zero.
 func asleep(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
 	size, cause, reason := arrived(spec, st, o, now)
-	if size == 0 {
-		st.ShortSince = time.Time{}
-		return st, Decision{Cause: cause, Reason: reason, After: drowsy}
+	switch {
+	case size == 0 && isBlind(o):
+		return st.unsure(now), Decision{Cause: cause, Reason: reason, After: drowsy}
+	case size == 0:
+		return st.enough(), Decision{Cause: cause, Reason: reason, After: drowsy}
 	}
+	st.ShortAt = countedAt(o, cause)
 	return st.grow(Decision{Action: Wake, Replicas: size, Cause: cause, Reason: reason}, o.Leads, StandbyDelay, now)
+}
+
+// countedAt is when messages were counted last that wait, or that are stranded.
+func countedAt(o Observation, cause Cause) time.Time {
+	var last time.Time
+	for _, q := range o.Queues {
+		c := q.Depth.Backlog
+		if cause == Stranded {
+			c = q.Depth.InFlight
+		}
+		if c.Err == nil && c.N > 0 && c.At.After(last) {
+			last = c.At
+		}
+	}
+	return last
 }
 
 // arrived says to which size a target at zero is to wake, 0 for not at all, and why:
@@ -148,14 +166,10 @@ func (st State) isRising(o Observation, now time.Time) bool {
 func rising(spec Spec, st State, o Observation, now time.Time) (State, Decision) {
 	size := spec.bound(o)
 	if size <= o.Replicas {
-		st.ShortSince = time.Time{}
-		return st, Decision{Cause: Work, Reason: "as many workers as the HPA allows", After: watchful}
+		return st.enough(), Decision{Cause: Work, Reason: "as many workers as the HPA allows", After: watchful}
 	}
 	if wait := RaiseGap - now.Sub(st.RaisedAt); wait > 0 {
-		if st.ShortSince.IsZero() {
-			st.ShortSince = now
-		}
-		return st, Decision{Cause: Arrived, Reason: "more messages have arrived", After: wait}
+		return st.short(now), Decision{Cause: Arrived, Reason: "more messages have arrived", After: wait}
 	}
 	d := Decision{Action: Raise, Replicas: size, Cause: Arrived, Reason: "more messages have arrived"}
 	st, d = st.grow(d, o.Leads, RaiseGap+StandbyDelay, now)
@@ -168,14 +182,49 @@ func rising(spec Spec, st State, o Observation, now time.Time) (State, Decision)
 // grow lets a wake or a raise pass: at once on the replica that leads, after some time
 // on the others.
 func (st State) grow(d Decision, leads bool, delay time.Duration, now time.Time) (State, Decision) {
-	if st.ShortSince.IsZero() {
-		st.ShortSince = now
-	}
+	st = st.short(now)
 	if wait := delay - now.Sub(st.ShortSince); !leads && wait > 0 {
 		return st, Decision{Cause: Standby, Reason: d.Reason + ": the replica of celery-hpa that leads goes first", After: wait}
 	}
 	d.After = RaiseGap
 	return st, d
+}
+
+// short notes that more workers are wanted than there are.
+func (st State) short(now time.Time) State {
+	switch {
+	case st.ShortSince.IsZero():
+		st.ShortSince = now
+	case !st.UnsureSince.IsZero():
+		st.ShortSince = st.ShortSince.Add(now.Sub(st.UnsureSince))
+	}
+	st.UnsureSince = time.Time{}
+	return st
+}
+
+// unsure notes that it is not known whether the messages are still there for which workers
+// were wanted at zero. If they were counted when the last pod had gone they are: nobody is
+// there who could have taken them. Else those that are found later may be others.
+func (st State) unsure(now time.Time) State {
+	switch {
+	case st.ShortSince.IsZero() || !st.UnsureSince.IsZero():
+	case st.EmptySince.IsZero() || st.ShortAt.Before(st.EmptySince):
+		return st.enough()
+	default:
+		st.UnsureSince = now
+	}
+	return st
+}
+
+// enough notes that no more workers are wanted than there are.
+func (st State) enough() State {
+	st.ShortSince, st.ShortAt, st.UnsureSince = time.Time{}, time.Time{}, time.Time{}
+	return st
+}
+
+// isBlind reports whether a message may wait of which nothing is known.
+func isBlind(o Observation) bool {
+	return o.QueuesErr != nil || slices.ContainsFunc(o.Queues, func(q Queue) bool { return q.Depth.Backlog.Err != nil })
 }
 
 // awake decides about a target with workers.

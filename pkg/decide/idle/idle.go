@@ -109,8 +109,12 @@ type State struct {
 	// RaisedAt is when Decide last asked for a larger size.
 	RaisedAt time.Time
 	// ShortSince is since when more workers are wanted than there are, while the target
-	// sleeps or is being raised; zero if they are not.
+	// sleeps or is being raised; zero if they are not. The time in which that was not
+	// known is left out.
 	ShortSince time.Time
+	// ShortAt is when the messages were counted for which they are wanted, at zero;
+	// UnsureSince is since when it is not known whether these still wait, zero if it is.
+	ShortAt, UnsureSince time.Time
 }
 
 // Action is what is to be done.

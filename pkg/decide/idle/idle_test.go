@@ -45,7 +45,7 @@ type conversation struct {
 	state idle.State
 	o     idle.Observation
 	depth queue.Depth
-	noCount, noQueue, noSize, noWorkers,
+	noCount, noHeld, noQueue, noSize, noWorkers,
 	noWanted bool
 }
 
@@ -130,6 +130,7 @@ func (c *conversation) see(t *testing.T, key, value string) {
 		"leads":     func() { c.o.Leads = value == "true" },
 		"size":      isUnknown(&c.noSize),
 		"counts":    isUnknown(&c.noCount),
+		"held":      isUnknown(&c.noHeld),
 		"queues":    isUnknown(&c.noQueue),
 		"backlog":   counts(&c.depth.Backlog.N),
 		"in-flight": counts(&c.depth.InFlight.N),
@@ -169,6 +170,9 @@ func (c *conversation) decide(now time.Time, fresh bool) idle.Decision {
 		if c.noCount {
 			*count = queue.Unknown(errors.New("the broker does not answer"))
 		}
+	}
+	if c.noHeld {
+		depth.InFlight = queue.Unknown(errors.New("the management API does not answer"))
 	}
 	o.Queues = []idle.Queue{{Name: "redis/celery", Depth: depth}}
 	if c.noQueue {
