@@ -80,19 +80,18 @@ func asleep(spec Spec, st State, o Observation, now time.Time) (State, Decision)
 	case size == 0:
 		return st.enough(), Decision{Cause: cause, Reason: reason, After: drowsy}
 	}
-	st.ShortAt = countedAt(o, cause)
+	st.ShortAt = time.Time{}
+	if cause == Arrived {
+		st.ShortAt = countedAt(o)
+	}
 	return st.grow(Decision{Action: Wake, Replicas: size, Cause: cause, Reason: reason}, o.Leads, StandbyDelay, now)
 }
 
-// countedAt is when messages were counted last that wait, or that are stranded.
-func countedAt(o Observation, cause Cause) time.Time {
+// countedAt is when messages that wait were counted last.
+func countedAt(o Observation) time.Time {
 	var last time.Time
 	for _, q := range o.Queues {
-		c := q.Depth.Backlog
-		if cause == Stranded {
-			c = q.Depth.InFlight
-		}
-		if c.Err == nil && c.N > 0 && c.At.After(last) {
+		if c := q.Depth.Backlog; c.Err == nil && c.N > 0 && c.At.After(last) {
 			last = c.At
 		}
 	}
@@ -203,8 +202,9 @@ func (st State) short(now time.Time) State {
 }
 
 // unsure notes that it is not known whether the messages are still there for which workers
-// were wanted at zero. If they were counted when the last pod had gone they are: nobody is
-// there who could have taken them. Else those that are found later may be others.
+// were wanted at zero. If they waited, and were counted when the last pod had gone, they
+// are: nobody is there who could have taken them. Else those that are found later may be
+// others.
 func (st State) unsure(now time.Time) State {
 	switch {
 	case st.ShortSince.IsZero() || !st.UnsureSince.IsZero():
