@@ -220,13 +220,16 @@ func (m *Memory) Look(ctx context.Context, t target.Target, seen Scale) idle.Obs
 	asked, unasked := m.ask(ctx, t, seen)
 	o := m.Observe(t, seen, m.Now()) //nolint:contextcheck // it reads memory alone
 	o.QueuesErr = errors.Join(o.QueuesErr, unread, older(o.Queues, began))
-	o.WorkersErr = errors.Join(o.WorkersErr, unasked, m.gone(t, seen, asked))
+	o.WorkersErr = errors.Join(o.WorkersErr, unasked, m.unseen(t, seen, asked))
 	return o
 }
 
-// gone says which of the pods that were asked has gone since, if one has: what its worker
-// executed is forgotten with it, and may wait again in a moment.
-func (m *Memory) gone(t target.Target, seen Scale, asked fleet.Fleet) error {
+// unseen says that a worker may execute something and was not asked, or what it said is
+// forgotten: a pod of the target is not known yet, or has gone since it was asked.
+func (m *Memory) unseen(t target.Target, seen Scale, asked fleet.Fleet) error {
+	if known := len(asked.Members); known < int(seen.Pods) {
+		return fmt.Errorf("of its %d pods (status.replicas) %d are known", seen.Pods, known)
+	}
 	now, err := m.fleet(t, seen)
 	if err != nil {
 		return err
