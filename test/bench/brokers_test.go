@@ -69,7 +69,7 @@ func newEstate(b *testing.B, interval string) *estate {
 	c := &estate{}
 	for range brokerServers {
 		c.servers = append(c.servers, servers.StartRedis(b, servers.RedisOptions{
-			Directives: []string{fmt.Sprintf("databases %d", manyBrokers+1), "maxclients 20000"},
+			Directives: []string{fmt.Sprintf("databases %d", manyBrokers+1), "maxclients 10000"},
 		}))
 	}
 	var err error
