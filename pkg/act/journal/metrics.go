@@ -59,9 +59,15 @@ type counts map[series]float64
 // before the first.
 func (m *metrics) first() []series {
 	return []series{
-		{m.wakes, ""}, {m.sleeps, ""}, {m.raises, ""},
-		{m.refusals, string(idle.Work)}, {m.refusals, string(idle.Busy)}, {m.refusals, string(idle.Unknown)},
-		{m.failures, idle.Sleep.String()}, {m.failures, idle.Wake.String()}, {m.failures, idle.Raise.String()},
+		{m.wakes, ""},
+		{m.sleeps, ""},
+		{m.raises, ""},
+		{m.refusals, string(idle.Work)},
+		{m.refusals, string(idle.Busy)},
+		{m.refusals, string(idle.Unknown)},
+		{m.failures, idle.Sleep.String()},
+		{m.failures, idle.Wake.String()},
+		{m.failures, idle.Raise.String()},
 	}
 }
 
