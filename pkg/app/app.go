@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,6 +66,7 @@ type App struct {
 	keeper   *certificates.Keeper // nil where the serving certificate is not ours to keep
 	other    *delegate.Provider   // nil where nothing is passed on to another server
 	sources  *sources
+	applied  atomic.Bool // all brokers were known, and are declared
 	server   *apiserver.Server
 }
 
@@ -161,7 +163,8 @@ func (a *App) serve(ctx, parts context.Context) error {
 
 // serves tells whether a namespace has a broker, of whatever state, if all are known.
 func (a *App) serves(namespace string) (served, known bool) {
-	return len(a.store.Namespace(namespace)) > 0, a.sources.known() == nil
+	known = a.applied.Load() // before the brokers: then none is missing
+	return len(a.store.Namespace(namespace)) > 0, known
 }
 
 // apply makes the group sample these brokers, and hears their workers. Known tells
@@ -180,6 +183,9 @@ func (a *App) apply(ctx context.Context, found []brokers.Broker, known bool) {
 		a.zero.apply(ctx, found)
 	}
 	a.group.Apply(ctx, specs)
+	if known {
+		a.applied.Store(true)
+	}
 	a.log.Info("Sampling the brokers", "brokers", len(specs))
 }
 
