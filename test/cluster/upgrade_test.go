@@ -4,6 +4,7 @@ package cluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -126,7 +128,7 @@ func (c *cluster) question(t *testing.T) func() (asked int, failures []error) {
 			}
 			asked++
 			if err != nil {
-				failures = append(failures, fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly), err))
+				failures = append(failures, fmt.Errorf("%s: %w", time.Now().Format(time.StampMilli), whole(err)))
 			}
 		}
 	}()
@@ -137,4 +139,17 @@ func (c *cluster) question(t *testing.T) func() (asked int, failures []error) {
 	}
 	t.Cleanup(func() { end() })
 	return end
+}
+
+// whole adds what the server has said: of an answer that is no object, the error alone does
+// not tell.
+func whole(err error) error {
+	status := apierrors.APIStatus(nil)
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return err
+	}
+	for _, cause := range status.Status().Details.Causes {
+		err = fmt.Errorf("%w: %s", err, cause.Message)
+	}
+	return err
 }
