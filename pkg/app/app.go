@@ -66,7 +66,7 @@ type App struct {
 	keeper   *certificates.Keeper // nil where the serving certificate is not ours to keep
 	other    *delegate.Provider   // nil where nothing is passed on to another server
 	sources  *sources
-	applied  atomic.Bool // all brokers were known, and are declared
+	applied  atomic.Pointer[time.Time] // since when all brokers are declared, nil before
 	server   *apiserver.Server
 }
 
@@ -163,7 +163,7 @@ func (a *App) serve(ctx, parts context.Context) error {
 
 // serves tells whether a namespace has a broker, of whatever state, if all are known.
 func (a *App) serves(namespace string) (served, known bool) {
-	known = a.applied.Load() // before the brokers: then none is missing
+	known = a.applied.Load() != nil // before the brokers: then none is missing
 	return len(a.store.Namespace(namespace)) > 0, known
 }
 
@@ -184,7 +184,8 @@ func (a *App) apply(ctx context.Context, found []brokers.Broker, known bool) {
 	}
 	a.group.Apply(ctx, specs)
 	if known {
-		a.applied.Store(true)
+		now := time.Now()
+		a.applied.CompareAndSwap(nil, &now)
 	}
 	a.log.Info("Sampling the brokers", "brokers", len(specs))
 }
@@ -220,7 +221,7 @@ func (a *App) newServer(ctx context.Context, o Options) (*apiserver.Server, erro
 	}
 	content := apiserver.Content{
 		Provider: a.provider,
-		Ready:    func() error { return a.sources.isReady(a.store.Ready) },
+		Ready:    func() error { return a.sources.isReady(a.ready) },
 		Alive:    a.group.Alive,
 	}
 	if o.Local {

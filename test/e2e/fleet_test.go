@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -137,6 +138,33 @@ func TestTasksThatBeginAreNotMissed(t *testing.T) {
 			release(t, p)
 		})
 	}
+}
+
+// TestReplicaIsReadyWhenItKnowsWhatExecutes starts celery-hpa anew while tasks execute that
+// the broker has forgotten.
+func TestReplicaIsReadyWhenItKnowsWhatExecutes(t *testing.T) {
+	p := startFleet(t, playground.Redis, playground.Fleet{AcksEarly: true})
+	occupy(t, p)
+	config, err := p.Cluster.ConfigFor("somebody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Host = p.Address()
+	for pod, pid := range programs(p) {
+		signal(t, pid, syscall.SIGKILL)
+		waitFor(t, "another process of "+pod, func() bool { now := programs(p)[pod]; return now != 0 && now != pid })
+	}
+	waitFor(t, "it to be ready", func() bool {
+		_, err := get(t, config, "/readyz")
+		return err == nil
+	})
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		tasks, err := p.Metric(t.Context(), "celery_queue_tasks", "queue="+playground.Queue)
+		if err != nil || tasks < long {
+			t.Fatalf("a replica that is ready tells of %d tasks, want %d: %v", tasks, long, err)
+		}
+	}
+	release(t, p)
 }
 
 // TestBusyWorkersHoldTheirNodes has one of two workers execute a task, and then none.
