@@ -134,8 +134,8 @@ func (w *Watcher) Refresh() {
 }
 
 // Run watches until ctx is done and then returns nil. It calls onChange with all
-// brokers, sorted by namespace and name, whenever one was added, removed or changed. What
-// the API server refuses is logged once and tried again. Call it once; it blocks, and
+// brokers, sorted by namespace and name, whenever one was added, removed or changed, and
+// when it is known for the first time that there is none. What the API server refuses is logged once and tried again. Call it once; it blocks, and
 // calls onChange from its own goroutine.
 func (w *Watcher) Run(ctx context.Context, onChange func([]brokers.Broker)) error {
 	err := w.objects.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { w.refused(err) })
@@ -179,6 +179,7 @@ func generation(object any) string {
 func (w *Watcher) loop(ctx context.Context, onChange func([]brokers.Broker)) {
 	ticker := time.NewTicker(secretsInterval)
 	defer ticker.Stop()
+	told := false
 	for {
 		anew := false
 		select {
@@ -191,7 +192,9 @@ func (w *Watcher) loop(ctx context.Context, onChange func([]brokers.Broker)) {
 				return
 			}
 		}
-		if w.objects.HasSynced() && w.look(ctx, anew) {
+		changed := w.objects.HasSynced() && w.look(ctx, anew)
+		if changed || !told && w.Ready() == nil {
+			told = true
 			onChange(w.Brokers())
 		}
 	}
@@ -214,6 +217,7 @@ func (w *Watcher) refused(err error) {
 	w.absent = apierrors.IsNotFound(err)
 	switch {
 	case w.absent:
+		w.Refresh()
 		w.report("there are no CeleryBrokers in this cluster", func() {
 			w.log.Info("The cluster has no resource CeleryBroker; install it to have brokers besides those of the brokers file")
 		})

@@ -123,7 +123,7 @@ func (c *counting) Get(ctx context.Context, name string, options metav1.GetOptio
 }
 
 func (c *counting) Update(ctx context.Context, object *admissionregistrationv1.ValidatingWebhookConfiguration, options metav1.UpdateOptions) (*admissionregistrationv1.ValidatingWebhookConfiguration, error) {
-	defer c.updates.Add(1)
+	c.updates.Add(1) // before anybody can see what is written
 	return c.ValidatingWebhookConfigurationInterface.Update(ctx, object, options)
 }
 
