@@ -29,11 +29,10 @@ func specOf(b brokers.Broker, heard *workers.Store) sampler.Spec {
 			if b.Err != nil {
 				return nil, b.Err
 			}
-			driver, err := drivers.Open(b, func() []monitor.ExecutingTask { return heard.Executing(b.Ref()) })
-			if err != nil {
-				return nil, err
-			}
-			return completed{driver, b.Ref(), heard}, nil
+			c := &completed{ref: b.Ref(), heard: heard}
+			var err error
+			c.Broker, err = drivers.Open(b, c.executing)
+			return c, err
 		},
 	}
 }
@@ -44,14 +43,21 @@ type completed struct {
 	sampler.Broker
 	ref   queue.BrokerRef
 	heard *workers.Store
+	told  []monitor.ExecutingTask // for the latest sample
+}
+
+// executing returns what the workers have told, for a sample.
+func (c *completed) executing() []monitor.ExecutingTask {
+	c.told = c.heard.Executing(c.ref)
+	return c.told
 }
 
 // Sample implements sampler.Broker.
-func (c completed) Sample(ctx context.Context) (*queue.Sample, error) {
+func (c *completed) Sample(ctx context.Context) (*queue.Sample, error) {
 	sample, err := c.Broker.Sample(ctx)
 	if err == nil {
 		now := time.Now()
-		c.heard.AddBegun(c.ref, sample, now)
+		c.heard.AddBegun(c.ref, sample, c.told, now)
 		c.heard.AddTimes(c.ref, sample, now)
 	}
 	return sample, err

@@ -75,6 +75,15 @@ func items(t *testing.T, text []byte) string {
 func testRights(t *testing.T, p *playground.Playground) {
 	const metric = api + "/namespaces/" + playground.Namespace + "/celery_queue_tasks"
 	hpa := "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
+	waitFor(t, "celery-hpa to be ready", func() bool {
+		config, err := p.Cluster.ConfigFor("somebody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Host = p.Address()
+		_, err = get(t, config, "/readyz")
+		return err == nil
+	})
 	for _, c := range []struct {
 		rule, user string
 		path       string

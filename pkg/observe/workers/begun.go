@@ -17,10 +17,9 @@ import (
 // as many are in flight as before. Where tasks were only ever seen to be acknowledged
 // late, what leaves the broker has ended, and nothing is added.
 //
-// The sample is to have in flight what Executing tells, and to have been read by now. It
-// is changed; it must not have been handed to anybody else yet.
-func (s *Store) AddBegun(ref queue.BrokerRef, sample *queue.Sample, now time.Time) {
-	told := s.Executing(ref)
+// The sample is to have been read by now, and to have in flight what Executing has told,
+// which is to be handed over. It is changed; it must not have been handed to anybody else.
+func (s *Store) AddBegun(ref queue.BrokerRef, sample *queue.Sample, told []monitor.ExecutingTask, now time.Time) {
 	s.edit(ref, func(b *shelf) {
 		b.enteredAt = now
 		b.ledger.Enter(sample, told, func(yield func(begun.Worker) bool) {

@@ -43,13 +43,14 @@ func (f fate) want(rule string, held, tasks, a, b int64) {
 	f.t.Helper()
 	got := sample(held)
 	d := got.Queues["celery"]
-	for _, e := range f.store.Executing(broker) {
+	told := f.store.Executing(broker)
+	for _, e := range told {
 		if e.Acknowledged {
 			d.InFlight.N++
 		}
 	}
 	got.Queues["celery"] = d
-	f.store.AddBegun(broker, got, time.Now())
+	f.store.AddBegun(broker, got, told, time.Now())
 	work := got.Queues["celery"].Tasks()
 	begun := func(host string) int64 { return f.store.OnHost("airflow", host)[0].Begun }
 	if work.Err != nil || work.N != tasks || begun("a") != a || begun("b") != b {
@@ -86,6 +87,26 @@ func TestTasksAreNotGoneBeforeTheirWorkersWereHeard(t *testing.T) {
 			f.s.say(beat("a", 7, 0, 4))
 			f.s.say(beat("b", 7, 0, 0))
 			f.want("six more have left, and the four were ended", 0, 6, 6, 6)
+		},
+		"one is told of as another leaves": func(f fate) {
+			f.want("one has left", 9, 10, 1, 1)
+			f.executes("a", 1, true)
+			f.wait(1500 * time.Millisecond)
+			f.s.say(beat("a", 7, 1, 1))
+			f.s.say(beat("b", 7, 0, 0))
+			f.wait(time.Second)
+			f.want("a has told of it, and b has taken another", 8, 10, 1, 1)
+			f.executes("b", 1, true)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 1, 1))
+			f.s.say(beat("b", 7, 1, 1))
+			f.wait(time.Second)
+			f.want("b has told of that", 8, 10, 0, 0)
+		},
+		"they come and go": func(f fate) {
+			f.want("all have left", 0, 10, 10, 10)
+			f.want("ten have come", 10, 10, 0, 0)
+			f.want("and have left", 0, 10, 10, 10)
 		},
 		"others come meanwhile": func(f fate) {
 			f.want("four have left", 6, 10, 4, 4)
@@ -183,18 +204,18 @@ func TestUnknownCountStaysUnknown(t *testing.T) {
 	s := newSource()
 	run(t, s, func(store *workers.Store) {
 		s.say(beat("a", 7, 0, 0))
-		store.AddBegun(broker, sample(10), time.Now())
+		store.AddBegun(broker, sample(10), nil, time.Now())
 		got := sample(0)
 		reason := errors.New("no right to read")
 		d := got.Queues["celery"]
 		d.InFlight = queue.Unknown(reason)
 		got.Queues["celery"] = d
-		store.AddBegun(broker, got, time.Now())
+		store.AddBegun(broker, got, nil, time.Now())
 		if d := got.Queues["celery"]; !errors.Is(d.InFlight.Err, reason) {
 			t.Errorf("in flight is %+v", d.InFlight)
 		}
 		got = sample(0)
-		store.AddBegun(broker, got, time.Now())
+		store.AddBegun(broker, got, nil, time.Now())
 		if n := got.Queues["celery"].InFlight.N; n != 10 {
 			t.Errorf("after a sample with an unknown count %d are in flight, want the ten that have left since", n)
 		}

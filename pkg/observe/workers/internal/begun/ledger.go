@@ -24,11 +24,11 @@ type Worker struct {
 	Anywhere bool
 }
 
-// Ledger knows for each queue of one broker how many tasks there were before some left.
-// What has left may have begun, until everybody has been heard who may execute it. So a
-// number of tasks falls by what workers say, and never by their silence; it is never more
-// than it has really been since they were heard last. Make it with NewLedger. It is pure:
-// not safe for concurrent use, without a clock.
+// Ledger knows for each queue of one broker how many tasks have left the broker, until
+// everybody has been heard who may execute them. So a number of tasks falls by what
+// workers say, and never by their silence; it is never more than it has really been since
+// they were heard last. Make it with NewLedger. It is pure: not safe for concurrent use,
+// without a clock.
 type Ledger struct {
 	accounts map[string]*account
 	open     map[string]*account // those from which tasks have left that may have begun
@@ -36,40 +36,47 @@ type Ledger struct {
 
 // account is what is known of one queue.
 type account struct {
-	// tasks is how many there were at the latest sample, on the broker and as workers told.
-	tasks int64
-	// before are the numbers before some left, in the order of time; each is less than
-	// the one before it, and more than tasks.
-	before []level
+	// held is how many tasks the broker held at the latest sample, tasks how many there
+	// were with those that workers told; told are the latter.
+	held, tasks int64
+	told        map[string]bool
+	// left are those of which nobody has told yet, the oldest first; most is how many tasks
+	// there were at the most since the first of them left.
+	left []departure
+	most int64
 	// early and late tell whether a task of it was told of that the broker had forgotten
 	// when it executed, and one that it had not.
 	early, late bool
 }
 
-// level is a number of tasks, and when it was first found to be less.
-type level struct {
-	tasks  int64
-	leftAt time.Time
+// departure is some tasks that the broker was found to hold no more.
+type departure struct {
+	tasks int64
+	at    time.Time
 }
 
 // NewLedger makes a ledger of no queue.
 func NewLedger() *Ledger { return &Ledger{accounts: map[string]*account{}} }
 
-// Enter takes in a sample that was read by now, and in which the tasks that workers tell
-// are counted in flight, and adds to what is in flight by it what may have begun. Queues
-// that it lacks are forgotten. Of those with an unknown count nothing changes. The cost
-// follows the number of queues, and of workers if something may have begun.
+// Enter takes in a sample that was read by now, in which the tasks that workers told are
+// counted in flight, and adds to what is in flight by it what may have begun. Queues that
+// it lacks are forgotten. Of those with an unknown count nothing changes. The cost follows
+// the number of queues and of told tasks, and of workers if something may have begun.
 func (l *Ledger) Enter(sample *queue.Sample, told []monitor.ExecutingTask, workers iter.Seq[Worker], now time.Time) {
-	l.note(sample, now)
-	l.classify(told)
+	l.note(sample, l.classify(told), now)
 	l.open = map[string]*account{}
 	for name, a := range l.accounts {
-		if len(a.before) > 0 {
+		if len(a.left) > 0 {
 			l.open[name] = a
 		}
 	}
 	if len(l.open) > 0 {
 		l.settle(workers, now)
+	}
+	for name, a := range l.accounts {
+		if l.open[name] == nil {
+			a.most = a.tasks
+		}
 	}
 	for name, a := range l.open {
 		if d := sample.Queues[name]; d.InFlight.Err == nil {
@@ -79,8 +86,27 @@ func (l *Ledger) Enter(sample *queue.Sample, told []monitor.ExecutingTask, worke
 	}
 }
 
+// classify takes in how tasks are acknowledged, and returns those of each queue that the
+// broker has forgotten.
+func (l *Ledger) classify(told []monitor.ExecutingTask) map[string]map[string]bool {
+	forgotten := map[string]map[string]bool{}
+	for _, t := range told {
+		if a := l.accounts[t.Queue]; a != nil {
+			a.early, a.late = a.early || t.Acknowledged, a.late || !t.Acknowledged
+		}
+		if !t.Acknowledged {
+			continue
+		}
+		if forgotten[t.Queue] == nil {
+			forgotten[t.Queue] = map[string]bool{}
+		}
+		forgotten[t.Queue][t.ID] = true
+	}
+	return forgotten
+}
+
 // note takes in the numbers of a sample.
-func (l *Ledger) note(sample *queue.Sample, now time.Time) {
+func (l *Ledger) note(sample *queue.Sample, told map[string]map[string]bool, now time.Time) {
 	for name := range l.accounts {
 		if _, ok := sample.Queues[name]; !ok {
 			delete(l.accounts, name)
@@ -99,37 +125,48 @@ func (l *Ledger) note(sample *queue.Sample, now time.Time) {
 			a = &account{}
 			l.accounts[name] = a
 		}
-		a.note(tasks, now)
+		a.note(tasks, told[name], now)
 	}
 }
 
-func (a *account) note(tasks int64, now time.Time) {
-	if a.tasks > tasks && !a.isLate() {
-		a.before = append(a.before, level{a.tasks, now})
+func (a *account) note(tasks int64, told map[string]bool, now time.Time) {
+	held := tasks - int64(len(told))
+	if held < a.held {
+		a.left = append(a.left, departure{a.held - held, now})
 	}
-	a.before = slices.DeleteFunc(a.before, func(v level) bool { return v.tasks <= tasks })
-	a.tasks = tasks
+	for id := range told {
+		if !a.told[id] {
+			a.settleOne()
+		}
+	}
+	if a.isLate() {
+		a.left = nil
+	}
+	a.held, a.tasks, a.told = held, tasks, told
+	a.most = max(a.most, tasks)
+}
+
+// settleOne is for a task that somebody has told of.
+func (a *account) settleOne() {
+	if len(a.left) == 0 {
+		return
+	}
+	if a.left[0].tasks--; a.left[0].tasks == 0 {
+		a.left = a.left[1:]
+	}
 }
 
 // isLate reports whether tasks were only ever seen to be acknowledged late: what leaves
 // the broker has ended then.
 func (a *account) isLate() bool { return a.late && !a.early }
 
-// begun is how many tasks have left that may have begun, of an account that is open.
-func (a *account) begun() int64 { return a.before[0].tasks - a.tasks }
-
-// classify takes in how tasks are acknowledged.
-func (l *Ledger) classify(told []monitor.ExecutingTask) {
-	for _, t := range told {
-		a := l.accounts[t.Queue]
-		if a == nil {
-			continue
-		}
-		a.early, a.late = a.early || t.Acknowledged, a.late || !t.Acknowledged
-		if a.isLate() {
-			a.before = nil
-		}
+// begun is how many tasks may have begun unheard: no more than there are fewer now.
+func (a *account) begun() int64 {
+	sum := int64(0)
+	for _, d := range a.left {
+		sum += d.tasks
 	}
+	return min(sum, a.most-a.tasks)
 }
 
 // settle forgets what had left when all were heard who may execute it: they have told of
@@ -151,8 +188,8 @@ func (l *Ledger) settle(workers iter.Seq[Worker], now time.Time) {
 		if own, ok := heard[name]; ok {
 			at = earlier(at, own)
 		}
-		a.before = slices.DeleteFunc(a.before, func(v level) bool { return !v.isUntold(at) })
-		if len(a.before) == 0 {
+		a.left = slices.DeleteFunc(a.left, func(d departure) bool { return !d.isUntold(at) })
+		if len(a.left) == 0 {
 			delete(l.open, name)
 		}
 	}
@@ -167,7 +204,7 @@ func earlier(a, b time.Time) time.Time {
 
 // isUntold reports whether a worker that was heard at some time may execute what has left,
 // and not have told of it.
-func (v level) isUntold(heardAt time.Time) bool { return heardAt.Before(v.leftAt.Add(delivery)) }
+func (d departure) isUntold(heardAt time.Time) bool { return heardAt.Before(d.at.Add(delivery)) }
 
 // MayBeOf returns how many tasks have left the broker, as of the latest sample, that this
 // worker may execute, and has not told of.
@@ -177,7 +214,7 @@ func (l *Ledger) MayBeOf(w Worker) int64 {
 	}
 	sum := int64(0)
 	for _, name := range w.Queues {
-		if a := l.open[name]; a != nil && a.before[len(a.before)-1].isUntold(w.ToldAt) {
+		if a := l.open[name]; a != nil && a.left[len(a.left)-1].isUntold(w.ToldAt) {
 			sum += a.begun()
 		}
 	}
