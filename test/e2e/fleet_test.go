@@ -124,7 +124,7 @@ func TestTasksThatBeginAreNotMissed(t *testing.T) {
 					t.Fatal(err)
 				}
 				if s.Tasks < many {
-					t.Errorf("%d tasks of %d are counted, of which %d execute, and %d workers are ready", s.Tasks, many, s.Started, s.Ready)
+					t.Fatalf("%d tasks of %d are counted, of which %d execute, and %d workers are ready", s.Tasks, many, s.Started, s.Ready)
 				}
 				if s.Started > started || s.Ready < many {
 					started, until = s.Started, time.Now().Add(5*time.Second) // the latest is to be told of
