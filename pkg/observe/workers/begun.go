@@ -59,7 +59,9 @@ func (s *shelf) views(entries []*entry) []Worker {
 	views := make([]Worker, len(entries))
 	for i, e := range entries {
 		views[i] = e.Worker
-		views[i].Begun = s.ledger.MayBeOf(s.taker(e))
+		if s.ledger.IsOpen() {
+			views[i].Begun = s.ledger.MayBeOf(s.taker(e))
+		}
 	}
 	return views
 }

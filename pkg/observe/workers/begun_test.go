@@ -58,8 +58,28 @@ func (f fate) want(rule string, held, tasks, a, b int64) {
 	}
 }
 
+// live has each of these happen.
+func live(t *testing.T, rules map[string]func(f fate)) {
+	t.Helper()
+	for rule, happens := range rules {
+		t.Run(rule, func(t *testing.T) {
+			s := newSource()
+			s.serves("celery@a", "celery")
+			s.serves("celery@b", "celery")
+			run(t, s, func(store *workers.Store) {
+				f := fate{t, s, store}
+				s.say(beat("a", 7, 0, 0))
+				s.say(beat("b", 7, 0, 0))
+				f.wait(time.Second)
+				f.want("all wait", 10, 10, 0, 0)
+				happens(f)
+			})
+		})
+	}
+}
+
 func TestTasksAreNotGoneBeforeTheirWorkersWereHeard(t *testing.T) {
-	tests := map[string]func(f fate){
+	live(t, map[string]func(f fate){
 		"they have begun": func(f fate) {
 			f.executes("a", 4, true)
 			f.executes("b", 6, true)
@@ -103,6 +123,11 @@ func TestTasksAreNotGoneBeforeTheirWorkersWereHeard(t *testing.T) {
 			f.wait(time.Second)
 			f.want("b has told of that", 8, 10, 0, 0)
 		},
+	})
+}
+
+func TestTasksThatComeMeanwhileAreNoMoreThanThereWere(t *testing.T) {
+	live(t, map[string]func(f fate){
 		"they come and go": func(f fate) {
 			f.want("all have left", 0, 10, 10, 10)
 			f.want("ten have come", 10, 10, 0, 0)
@@ -114,6 +139,11 @@ func TestTasksAreNotGoneBeforeTheirWorkersWereHeard(t *testing.T) {
 			f.want("and three more", 12, 12, 0, 0)
 			f.want("all have left", 0, 12, 12, 12)
 		},
+	})
+}
+
+func TestWhoIsWaitedFor(t *testing.T) {
+	live(t, map[string]func(f fate){
 		"a heartbeat was on its way when they left": func(f fate) {
 			f.want("all have left the broker", 0, 10, 10, 10)
 			f.s.say(beat("a", 7, 0, 0))
@@ -165,22 +195,7 @@ func TestTasksAreNotGoneBeforeTheirWorkersWereHeard(t *testing.T) {
 			f.want("all but one are on the broker", 9, 10, 0, 0)
 			f.want("what has left may have begun", 5, 10, 4, 4)
 		},
-	}
-	for rule, happens := range tests {
-		t.Run(rule, func(t *testing.T) {
-			s := newSource()
-			s.serves("celery@a", "celery")
-			s.serves("celery@b", "celery")
-			run(t, s, func(store *workers.Store) {
-				f := fate{t, s, store}
-				s.say(beat("a", 7, 0, 0))
-				s.say(beat("b", 7, 0, 0))
-				f.wait(time.Second)
-				f.want("all wait", 10, 10, 0, 0)
-				happens(f)
-			})
-		})
-	}
+	})
 }
 
 func TestTasksAreGoneWhereNoWorkerLives(t *testing.T) {

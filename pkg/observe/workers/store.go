@@ -60,11 +60,10 @@ func (s *Store) OnHost(namespace, host string) []Worker {
 func (s *Store) Of(ref queue.BrokerRef) []Worker {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	b := s.books[ref]
-	if b == nil {
-		return nil
+	if b := s.books[ref]; b != nil {
+		return b.views(slices.Collect(maps.Values(b.workers)))
 	}
-	return b.views(slices.Collect(maps.Values(b.workers)))
+	return nil
 }
 
 // Executing returns the tasks that the workers of a broker were last heard to

@@ -206,6 +206,9 @@ func earlier(a, b time.Time) time.Time {
 // and not have told of it.
 func (d departure) isUntold(heardAt time.Time) bool { return heardAt.Before(d.at.Add(delivery)) }
 
+// IsOpen reports whether any tasks have left the broker that may have begun.
+func (l *Ledger) IsOpen() bool { return len(l.open) > 0 }
+
 // MayBeOf returns how many tasks have left the broker, as of the latest sample, that this
 // worker may execute, and has not told of.
 func (l *Ledger) MayBeOf(w Worker) int64 {
