@@ -1,7 +1,6 @@
 package admission_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // known is a set of targets that the test decides.
@@ -79,7 +79,7 @@ func optedIn(w workload, minReplicas int32) target.Target {
 // keeping is a keeper that runs, with what it writes and says.
 type keeping struct {
 	objects *counting
-	log     *syncBuffer
+	log     *servers.Transcript
 }
 
 // keepAs runs a keeper under a name.
@@ -87,7 +87,7 @@ func (f *fixture) keepAs(t *testing.T, user string, k *known) keeping {
 	t.Helper()
 	running := keeping{
 		objects: &counting{ValidatingWebhookConfigurationInterface: f.clients.AdmissionregistrationV1().ValidatingWebhookConfigurations()},
-		log:     &syncBuffer{},
+		log:     &servers.Transcript{},
 	}
 	keeper := registration.NewKeeper(running.objects, k, slog.New(slog.NewTextHandler(running.log, nil)))
 	keeper.GuardZero(registration.Guard{Targets: k, Resources: k, Self: func(context.Context) (string, error) { return user, nil }})
@@ -125,24 +125,6 @@ func (c *counting) Get(ctx context.Context, name string, options metav1.GetOptio
 func (c *counting) Update(ctx context.Context, object *admissionregistrationv1.ValidatingWebhookConfiguration, options metav1.UpdateOptions) (*admissionregistrationv1.ValidatingWebhookConfiguration, error) {
 	c.updates.Add(1) // before anybody can see what is written
 	return c.ValidatingWebhookConfigurationInterface.Update(ctx, object, options)
-}
-
-// syncBuffer is a buffer for several goroutines.
-type syncBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *syncBuffer) Write(text []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(text)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }
 
 // many are Deployments that there need not be, with names of a usual length that sort

@@ -1,16 +1,14 @@
 package celerybroker_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,6 +25,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/hack/playground"
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/brokerresource"
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 const (
@@ -160,26 +159,7 @@ func waitWith(t *testing.T, patience time.Duration, reached func() error) {
 // metrics.
 type program struct {
 	cluster *cluster
-	log     *transcript
-}
-
-// transcript is what a process has said. It is safe for concurrent use.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *transcript) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *transcript) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log     *servers.Transcript
 }
 
 // run runs celery-hpa without a brokers file, or with one of that content, until the test
@@ -192,7 +172,7 @@ func (c *cluster) run(t *testing.T, brokersFile string) *program {
 	check(t, err)
 	cert, key, err := c.ServingCert("celery-hpa." + system + ".svc")
 	check(t, err)
-	port := freePort(t)
+	port := strconv.Itoa(servers.FreePort(t))
 	args := []string{"serve", "--kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", port}
 	for name, content := range map[string][]byte{"tls-cert-file": cert, "tls-private-key-file": key, "brokers-file": []byte(brokersFile)} {
 		if len(content) == 0 {
@@ -201,7 +181,7 @@ func (c *cluster) run(t *testing.T, brokersFile string) *program {
 		check(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 		args = append(args, "--"+name, filepath.Join(dir, name))
 	}
-	p := &program{cluster: c, log: &transcript{}}
+	p := &program{cluster: c, log: &servers.Transcript{}}
 	cmd := exec.Command(c.binary, args...)
 	cmd.Stderr = p.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -221,16 +201,6 @@ func (c *cluster) run(t *testing.T, brokersFile string) *program {
 	check(t, c.AggregateExternalMetrics(t.Context(), system, "celery-hpa", number, c.CABundle()))
 	check(t, c.AwaitExternalMetrics(t.Context()))
 	return p
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
-	check(t, err)
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	check(t, err)
-	check(t, l.Close())
-	return port
 }
 
 // backlog is celery_queue_backlog of a queue as an HPA reads it, one value for each

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 func TestCertificates(t *testing.T) {
@@ -59,12 +60,12 @@ func (f *fixture) namesRights(t *testing.T) {
 		t.Run(tt.user, func(t *testing.T) {
 			config, err := f.cluster.ConfigFor(tt.user)
 			must(t, err)
-			log := &transcript{}
+			log := &servers.Transcript{}
 			keeper := newKeeper(t, config, log, true)
 			for range 2 {
 				keeper.Prepare(t.Context())
 			}
-			if log.count(tt.want) != 1 || log.count("level=WARN") < 1 {
+			if log.Count(tt.want) != 1 || log.Count("level=WARN") < 1 {
 				t.Errorf("want it said once that %s:\n%s", tt.want, log)
 			}
 			if err := keeper.Ready(); (err == nil) != tt.ready {
@@ -80,7 +81,7 @@ func (f *fixture) namesRights(t *testing.T) {
 }
 
 // newKeeper makes one that leads.
-func newKeeper(t *testing.T, config *rest.Config, log *transcript, leads bool) *certificates.Keeper {
+func newKeeper(t *testing.T, config *rest.Config, log *servers.Transcript, leads bool) *certificates.Keeper {
 	t.Helper()
 	options := usual()
 	options.Namespace = namespace
@@ -114,12 +115,12 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: writer}]
 // fills has a replica find the Secret as the chart makes it: it does not wait for the one
 // that leads.
 func (f *fixture) fills(t *testing.T) {
-	secrets, log := f.admin.CoreV1().Secrets(namespace), &transcript{}
+	secrets, log := f.admin.CoreV1().Secrets(namespace), &servers.Transcript{}
 	empty := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: secretName}}
 	_, err := secrets.Create(t.Context(), empty, metav1.CreateOptions{})
 	must(t, err)
 	newKeeper(t, f.cluster.RESTConfig(), log, false).Prepare(t.Context())
-	if f.secret(t).Data["tls.crt"] == nil || log.count("level=WARN") != 0 {
+	if f.secret(t).Data["tls.crt"] == nil || log.Count("level=WARN") != 0 {
 		t.Errorf("it is not filled, or not quietly:\n%s", log)
 	}
 	must(t, secrets.Delete(t.Context(), secretName, metav1.DeleteOptions{}))
@@ -133,10 +134,10 @@ func (f *fixture) fromNothing(t *testing.T) {
 	if kind := f.secret(t).Type; kind != corev1.SecretTypeTLS {
 		t.Errorf("the Secret is of type %s", kind)
 	}
-	if n := r.log.count("Made an authority and a serving certificate"); n != 1 {
+	if n := r.log.Count("Made an authority and a serving certificate"); n != 1 {
 		t.Errorf("it is said %d times that a certificate was made, want once", n)
 	}
-	if n := r.log.count("level=WARN"); n != 0 {
+	if n := r.log.Count("level=WARN"); n != 0 {
 		t.Errorf("%d warnings:\n%s", n, r.log)
 	}
 }
@@ -205,10 +206,10 @@ func (f *fixture) repairsAtStart(t *testing.T) {
 	r := f.startReplica(t, "second", usual())
 	f.awaitAnswers(t)
 	f.awaitOrder(t)
-	if n := r.log.count(`level=WARN msg="Made an authority and a serving certificate anew`); n != 1 {
+	if n := r.log.Count(`level=WARN msg="Made an authority and a serving certificate anew`); n != 1 {
 		t.Errorf("it is said %d times that all was made anew, want once:\n%s", n, r.log)
 	}
-	if n := r.log.count("Unhandled Error"); n != 0 {
+	if n := r.log.Count("Unhandled Error"); n != 0 {
 		t.Errorf("a library complains:\n%s", r.log)
 	}
 }
@@ -219,7 +220,7 @@ func (f *fixture) renews(t *testing.T, replicas ...*replica) {
 	said := func(text string) int {
 		n := 0
 		for _, r := range replicas {
-			n += r.log.count(text)
+			n += r.log.Count(text)
 		}
 		return n
 	}
@@ -272,7 +273,7 @@ func (f *fixture) repairs(t *testing.T, replicas ...*replica) {
 		said := func() int {
 			n := 0
 			for _, r := range replicas {
-				n += r.log.count("Repaired the Secret")
+				n += r.log.Count("Repaired the Secret")
 			}
 			return n
 		}

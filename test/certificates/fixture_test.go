@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +46,7 @@ type fixture struct {
 	kubeconfig string // of celery-hpa, with the rights of the manifests
 	folder     string // with the brokers file
 	port       int32  // of all replicas
-	logs       []*transcript
+	logs       []*servers.Transcript
 }
 
 // usual is what the flags of the manifests give.
@@ -76,7 +75,7 @@ func newFixture(t *testing.T) *fixture {
 			t.Error(err)
 		}
 	})
-	f := &fixture{cluster: cluster, folder: t.TempDir(), port: freePort(t)}
+	f := &fixture{cluster: cluster, folder: t.TempDir(), port: int32(servers.FreePort(t))}
 	must(t, f.connect())
 	rights, err := playground.Rights()
 	must(t, err)
@@ -231,15 +230,6 @@ func (f *fixture) awaitOrder(t *testing.T) {
 		}
 		return check(serving, data["ca.crt"], time.Now())
 	})
-}
-
-// freePort finds a port of loopback that nobody listens on.
-func freePort(t *testing.T) int32 {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // nobody waits for it
-	must(t, err)
-	defer listener.Close()
-	return int32(listener.Addr().(*net.TCPAddr).Port)
 }
 
 func must(t *testing.T, err error) {

@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 func (f *fixture) apiService(t *testing.T) *apiregistrationv1.APIService {
@@ -34,7 +36,7 @@ func (f *fixture) writesWhatDiffers(t *testing.T) {
 	_, err := f.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Update(t.Context(), object, metav1.UpdateOptions{})
 	must(t, err)
 	f.deleteSecret(t) // which is good for seconds
-	log := &transcript{}
+	log := &servers.Transcript{}
 	keeper := newKeeper(t, f.cluster.RESTConfig(), log, true)
 	keeper.Prepare(t.Context())
 	f.checkTrust(t)
@@ -43,7 +45,7 @@ func (f *fixture) writesWhatDiffers(t *testing.T) {
 	if f.webhooks(t).ResourceVersion != webhooks || f.secret(t).ResourceVersion != secret {
 		t.Error("something was written that was right")
 	}
-	if log.count("level=WARN") > 0 {
+	if log.Count("level=WARN") > 0 {
 		t.Errorf("warnings:\n%s", log)
 	}
 }
@@ -71,7 +73,7 @@ func (f *fixture) leavesOthersAlone(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			_, err := f.registry.ApiregistrationV1().APIServices().Patch(t.Context(), apiServiceName, types.MergePatchType, []byte(tt.patch), metav1.PatchOptions{})
 			must(t, err)
-			log := &transcript{}
+			log := &servers.Transcript{}
 			keeper := newKeeper(t, f.cluster.RESTConfig(), log, true)
 			for range 2 {
 				keeper.Prepare(t.Context())
@@ -79,7 +81,7 @@ func (f *fixture) leavesOthersAlone(t *testing.T) {
 			if bundle := f.apiService(t).Spec.CABundle; bundle != nil {
 				t.Errorf("the caBundle is %s", bundle)
 			}
-			if log.count(tt.want) != 1 || log.count("level=WARN") != 0 {
+			if log.Count(tt.want) != 1 || log.Count("level=WARN") != 0 {
 				t.Errorf("want it said once that %s:\n%s", tt.want, log)
 			}
 		})
@@ -88,13 +90,13 @@ func (f *fixture) leavesOthersAlone(t *testing.T) {
 
 func (f *fixture) needsNoWebhooks(t *testing.T) {
 	must(t, f.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(t.Context(), webhooksName, metav1.DeleteOptions{}))
-	log := &transcript{}
+	log := &servers.Transcript{}
 	keeper := newKeeper(t, f.cluster.RESTConfig(), log, true)
 	for range 2 {
 		keeper.Prepare(t.Context())
 	}
 	const want = "there is no ValidatingWebhookConfiguration celery-hpa; see docs/install.md"
-	if log.count(want) != 1 || log.count("level=WARN") != 0 {
+	if log.Count(want) != 1 || log.Count("level=WARN") != 0 {
 		t.Errorf("want it said once that %s:\n%s", want, log)
 	}
 }

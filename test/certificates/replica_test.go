@@ -1,7 +1,6 @@
 package certificates_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -21,6 +18,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/app"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // replicaVariable makes the test's program a replica, and says which.
@@ -78,7 +76,7 @@ func runReplica(text string) error {
 // replica is a process of celery-hpa.
 type replica struct {
 	name    string
-	log     *transcript
+	log     *servers.Transcript
 	process *exec.Cmd
 	stdin   io.Closer
 }
@@ -96,7 +94,7 @@ func (f *fixture) startReplica(t *testing.T, name string, options certificates.O
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{name: name, log: &transcript{}, process: exec.Command(os.Args[0])}
+	r := &replica{name: name, log: &servers.Transcript{}, process: exec.Command(os.Args[0])}
 	r.process.Env = append(os.Environ(), replicaVariable+"="+string(text))
 	r.process.Stderr = r.log
 	if r.stdin, err = r.process.StdinPipe(); err != nil {
@@ -125,24 +123,3 @@ func (r *replica) stop(t *testing.T) {
 		t.Logf("replica %s:\n%s", r.name, r.log)
 	}
 }
-
-// transcript is what a process has said. It is safe for concurrent use.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (s *transcript) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(b)
-}
-
-func (s *transcript) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
-
-func (s *transcript) count(text string) int { return strings.Count(s.String(), text) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -78,16 +77,6 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
-	check(t, err)
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	check(t, err)
-	check(t, l.Close())
-	return port
-}
-
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -110,7 +99,7 @@ func (f *fixture) options(t *testing.T, hosts ...string) *apiserver.Options {
 		check(t, flags.Set(name, filepath.Join(folder, name)))
 	}
 	check(t, flags.Set("bind-address", "127.0.0.1"))
-	check(t, flags.Set("secure-port", freePort(t)))
+	check(t, flags.Set("secure-port", strconv.Itoa(servers.FreePort(t))))
 	return o
 }
 

@@ -1,7 +1,6 @@
 package faults_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/app"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // patience bounds every wait for a state. Only a failing test waits that long.
@@ -60,8 +59,8 @@ type program struct {
 	folder  string
 	address string
 	client  *http.Client
-	log     *transcript
-	answers *transcript
+	log     *servers.Transcript
+	answers *servers.Transcript
 }
 
 // run starts a program with a brokers file. Files are further ones beside it, by
@@ -70,7 +69,7 @@ func run(t *testing.T, brokers string, files map[string]string) *program {
 	t.Helper()
 	p := &program{
 		folder: t.TempDir(), client: &http.Client{Transport: &http.Transport{}, Timeout: patience},
-		log: &transcript{}, answers: &transcript{},
+		log: &servers.Transcript{}, answers: &servers.Transcript{},
 	}
 	for name, content := range files {
 		p.write(t, name, content)
@@ -129,25 +128,6 @@ func (p *program) hides(t *testing.T, secrets ...string) {
 			}
 		}
 	})
-}
-
-// transcript is what a program has said. It is safe for concurrent use.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer for the log.
-func (s *transcript) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(b)
-}
-
-func (s *transcript) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
 }
 
 // get asks for a path and returns the answer's code and body; without an answer,

@@ -1,18 +1,17 @@
 package replicas_test
 
 import (
-	"bytes"
 	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // replica is a process of celery-hpa.
@@ -20,15 +19,15 @@ type replica struct {
 	pod     string // the name by which the Lease knows it, with something of its own
 	address string
 	program string
-	log     *transcript // of the process of now, or of the last one
-	said    []*transcript
+	log     *servers.Transcript // of the process of now, or of the last one
+	said    []*servers.Transcript
 	process *exec.Cmd // nil once it has ended
 }
 
 // start starts a replica in a new pod. It is killed when the whole test ends.
 func (f *fixture) start(t *testing.T, program string) *replica {
 	t.Helper()
-	r := &replica{pod: fmt.Sprintf("celery-hpa-%d", len(f.all)+1), address: freeAddress(t), program: program}
+	r := &replica{pod: fmt.Sprintf("celery-hpa-%d", len(f.all)+1), address: fmt.Sprintf("127.0.0.1:%d", servers.FreePort(t)), program: program}
 	f.all = append(f.all, r)
 	r.run(t, f)
 	f.test.Cleanup(func() {
@@ -54,7 +53,7 @@ func (r *replica) run(t *testing.T, f *fixture) {
 	args = append(args, "--kubeconfig="+f.kubeconfig, "--bind-address="+host, "--secure-port="+port)
 	r.process = exec.Command(r.program, args...)
 	r.process.Env = append(os.Environ(), "POD_NAME="+r.pod, "POD_NAMESPACE="+system)
-	r.log = &transcript{}
+	r.log = &servers.Transcript{}
 	r.said = append(r.said, r.log)
 	r.process.Stderr = r.log
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -100,34 +99,4 @@ func (r *replica) awaitReady(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// transcript is what a process has said. It is safe for concurrent use.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (s *transcript) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(b)
-}
-
-func (s *transcript) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
-
-func (s *transcript) count(text string) int { return strings.Count(s.String(), text) }
-
-// freeAddress is one of loopback where nobody listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
-	check(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
 }

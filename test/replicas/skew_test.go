@@ -191,11 +191,11 @@ func (s *skew) begin(t *testing.T, program string) *replica {
 func (s *skew) term(t *testing.T, program string) {
 	leader := s.handOver(t, program)
 	s.awaitReplicas(t, 0)
-	before := leader.log.count("Scaled to zero")
+	before := leader.log.Count("Scaled to zero")
 	s.send(t)
 	s.awaitReplicas(t, 1)
 	s.awaitReplicas(t, 0)
-	if leader.log.count("Scaled to zero") == before {
+	if leader.log.Count("Scaled to zero") == before {
 		t.Errorf("it was not %s that scaled to zero", leader.pod)
 	}
 	s.checkPeace(t)
@@ -317,7 +317,7 @@ func (s *skew) checkPeace(t *testing.T) {
 // newerHasLed tells whether a replica of the newer version has ever led.
 func (s *skew) newerHasLed() bool {
 	return slices.ContainsFunc(s.all, func(r *replica) bool {
-		return r.program == s.newer && r.log.count("This replica leads now") > 0
+		return r.program == s.newer && r.log.Count("This replica leads now") > 0
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 func (f *fixture) testMarker(t *testing.T) {
@@ -221,7 +222,7 @@ func (f *fixture) followsHPAs(t *testing.T) {
 }
 
 func (f *fixture) namespacesComeAndGo(t *testing.T) {
-	log := &syncBuffer{}
+	log := &servers.Transcript{}
 	watcher := target.NewWatcher(f.ours, testLogger(log))
 	if watcher.Synced() {
 		t.Error("a watcher that knows no namespace has synced")

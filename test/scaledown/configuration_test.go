@@ -1,7 +1,6 @@
 package scaledown_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 const configurationName = "celery-hpa"
@@ -35,7 +35,7 @@ func (f *fixture) testConfiguration(t *testing.T) {
 
 func (f *fixture) absentConfiguration(t *testing.T) {
 	known := newKnown("a")
-	log := &syncBuffer{}
+	log := &servers.Transcript{}
 	run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), known, slog.New(slog.NewTextHandler(log, nil))).Run)
 	eventually(t, "it is said", func() error { return contains(log.String(), "there is no ValidatingWebhookConfiguration celery-hpa") })
 	known.set("b")
@@ -136,7 +136,7 @@ func (f *fixture) keepersAgree(t *testing.T) {
 	f.register(t, "https://127.0.0.1:1/")
 	defer f.unregister(t)
 	known := newKnown("a")
-	log := &syncBuffer{}
+	log := &servers.Transcript{}
 	for range 8 {
 		run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), known, slog.New(slog.NewTextHandler(log, nil))).Run)
 	}
@@ -267,22 +267,4 @@ func many(n int) []string {
 		names[i] = fmt.Sprintf("worker-with-a-long-name-%d", i)
 	}
 	return names
-}
-
-// syncBuffer is a buffer for several goroutines.
-type syncBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *syncBuffer) Write(text []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(text)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }
