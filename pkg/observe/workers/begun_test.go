@@ -108,6 +108,17 @@ func TestTasksAreNotGoneBeforeTheirWorkersWereHeard(t *testing.T) {
 			f.s.say(beat("b", 7, 0, 0))
 			f.want("six more have left, and the four were ended", 0, 6, 6, 6)
 		},
+		"some are told of, and have ended": func(f fate) {
+			f.executes("a", 4, true)
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 4, 4))
+			f.wait(time.Second)
+			f.want("a has told, b was not heard", 0, 10, 0, 6)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 0, 4))
+			f.want("those of a have ended", 0, 6, 0, 6)
+		},
 		"one is told of as another leaves": func(f fate) {
 			f.want("one has left", 9, 10, 1, 1)
 			f.executes("a", 1, true)
@@ -132,6 +143,17 @@ func TestTasksThatComeMeanwhileAreNoMoreThanThereWere(t *testing.T) {
 			f.want("all have left", 0, 10, 10, 10)
 			f.want("ten have come", 10, 10, 0, 0)
 			f.want("and have left", 0, 10, 10, 10)
+		},
+		"fewer come and go later": func(f fate) {
+			f.want("all have left", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 0, 5))
+			f.s.say(beat("b", 7, 0, 5))
+			f.want("all have ended", 0, 0, 0, 0)
+			for range 2 {
+				f.want("three have come", 3, 3, 0, 0)
+				f.want("and have left", 0, 3, 3, 3)
+			}
 		},
 		"others come meanwhile": func(f fate) {
 			f.want("four have left", 6, 10, 4, 4)
@@ -168,6 +190,25 @@ func TestWhoIsWaitedFor(t *testing.T) {
 			f.wait(time.Second)
 			f.s.say(beat("a", 7, 0, 0))
 			f.want("a was heard", 0, 0, 0, 0)
+		},
+		"nobody knows what another worker serves": func(f fate) {
+			f.s.say(beat("c", 7, 0, 0))
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 0, 5))
+			f.s.say(beat("b", 7, 0, 5))
+			f.want("it may execute all", 0, 10, 0, 0)
+			f.s.say(beat("c", 7, 0, 0))
+			f.want("it was heard, too", 0, 0, 0, 0)
+		},
+		"another worker is declared to acknowledge late": func(f fate) {
+			f.s.declared = map[string]workers.Declaration{"c": {Queues: []string{"celery"}, AcksLate: true}}
+			f.s.say(beat("c", 7, 0, 0))
+			f.want("all have left the broker", 0, 10, 10, 10)
+			f.wait(time.Second)
+			f.s.say(beat("a", 7, 0, 5))
+			f.s.say(beat("b", 7, 0, 5))
+			f.want("what it executes would be on the broker", 0, 0, 0, 0)
 		},
 		"a worker does not answer": func(f fate) {
 			f.want("all have left the broker", 0, 10, 10, 10)
@@ -229,6 +270,8 @@ func TestUnknownCountStaysUnknown(t *testing.T) {
 		if d := got.Queues["celery"]; !errors.Is(d.InFlight.Err, reason) {
 			t.Errorf("in flight is %+v", d.InFlight)
 		}
+		time.Sleep(time.Second)
+		s.say(beat("a", 7, 0, 0))
 		got = sample(0)
 		store.AddBegun(broker, got, nil, time.Now())
 		if n := got.Queues["celery"].InFlight.N; n != 10 {
