@@ -220,6 +220,11 @@ func TestWhoIsWaitedFor(t *testing.T) {
 			f.s.say(beat("a", 7, 4, 4))
 			f.want("it has not answered, and is heard to be busy", 0, 0, 0, 0)
 		},
+	})
+}
+
+func TestWhatIsAcknowledgedLateHasEndedWhenItLeaves(t *testing.T) {
+	live(t, map[string]func(f fate){
 		"tasks are acknowledged late": func(f fate) {
 			f.executes("a", 4, false)
 			f.s.say(beat("a", 7, 4, 4))
