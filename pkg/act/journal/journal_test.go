@@ -451,6 +451,9 @@ func TestMetricsCountWhatIsDone(t *testing.T) {
 	d.Failed(worker(), idle.Sleep, zeroscaler.ErrConflict, at)
 	d.Failed(worker(), idle.Wake, context.Canceled, at)
 	d.Delayed(worker(), time.Second, at)
+	wrong := worker()
+	wrong.Zero.Mistake = errors.New("minReplicas is 2")
+	d.Mistaken(wrong, at) // which is no reason to forget what was done
 	if err := testutil.GatherAndCompare(d.registry, strings.NewReader(`
 # HELP celery_hpa_raises_total Targets scaled further up just after a wake, since more messages had arrived.
 # TYPE celery_hpa_raises_total counter

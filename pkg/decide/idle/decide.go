@@ -80,14 +80,11 @@ func asleep(spec Spec, st State, o Observation, now time.Time) (State, Decision)
 	case size == 0:
 		return st.enough(), Decision{Cause: cause, Reason: reason, After: drowsy}
 	}
-	st.ShortAt = time.Time{}
-	if cause == Arrived {
-		st.ShortAt = countedAt(o)
-	}
+	st.ShortAt = countedAt(o)
 	return st.grow(Decision{Action: Wake, Replicas: size, Cause: cause, Reason: reason}, o.Leads, StandbyDelay, now)
 }
 
-// countedAt is when messages that wait were counted last.
+// countedAt is when messages that wait were counted last; zero where none waits.
 func countedAt(o Observation) time.Time {
 	var last time.Time
 	for _, q := range o.Queues {

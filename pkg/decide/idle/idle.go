@@ -112,8 +112,8 @@ type State struct {
 	// sleeps or is being raised; zero if they are not. The time in which that was not
 	// known is left out.
 	ShortSince time.Time
-	// ShortAt is when the messages were counted for which they are wanted, at zero;
-	// UnsureSince is since when it is not known whether these still wait, zero if it is.
+	// ShortAt is when the messages were counted that wait for them, at zero; it is zero for
+	// one that is stranded. UnsureSince is since when it is not known whether these still wait, zero if it is.
 	ShortAt, UnsureSince time.Time
 }
 

@@ -123,3 +123,11 @@ func TestTasksThatWereToldOfCount(t *testing.T) {
 		t.Errorf("active %+v since %s, want 3 as of %s", v.Active, v.Since, w.ToldAt)
 	}
 }
+
+func TestWhatMayHaveBegunIsTheMostOfAnyWorker(t *testing.T) {
+	first, second := heard(0, time.Second), heard(1, time.Second)
+	first.Begun, second.Begun = 5, 3
+	if v := judgePod(pod{ready: true, shared: 1}, []workers.Worker{first, second}, t0); v.Begun != 5 {
+		t.Errorf("%d may have begun, want 5", v.Begun)
+	}
+}
