@@ -92,10 +92,11 @@ func scheduled(t *testing.T, b Broker) {
 	Expect(t, b, d, map[string]Counts{"celery": {InFlight: 3, Scheduled: 1}})
 }
 
-// etaComes waits for an ETA by looking at the driver until it has come.
+// etaComes waits for an ETA by looking at the driver until it has come. Celery writes ETAs
+// in microseconds.
 func etaComes(t *testing.T, b Broker) {
 	d := b.NewDriver(t, RightPassword, "celery")
-	eta := time.Now().Add(time.Second)
+	eta := time.Now().Add(time.Second).Truncate(time.Microsecond)
 	b.Publish(t, "celery", Message{ETA: eta})
 	b.Take(t, "celery", 1)
 	if b.Traits().HidesETA {
