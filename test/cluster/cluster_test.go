@@ -112,11 +112,7 @@ func (c *cluster) awaitFewer(t *testing.T) {
 		if short := strings.Count(c.record(t), "finished"); short < 24 {
 			return fmt.Errorf("%d of 24 short tasks are finished", short)
 		}
-		names := strings.Fields(c.workers(t))
-		if len(names) == 0 || len(names) > len(c.holders(t)) {
-			return fmt.Errorf("the workers are %s, busy are %s", names, c.holders(t))
-		}
-		return nil
+		return c.hasBusyWorkersOnly(t)
 	})
 }
 

@@ -55,8 +55,11 @@ func (c *cluster) restartsContainerd(t *testing.T) {
 	})
 }
 
-// showsNumbers fills all slots of the largest fleet, so that tasks wait.
+// showsNumbers fills all slots of the largest fleet, so that tasks wait. They are longer
+// than the grace period: one that began on a worker that the HPA has just given up would be
+// killed.
 func (c *cluster) showsNumbers(t *testing.T) {
+	waitFor(t, func() error { return c.hasBusyWorkersOnly(t) })
 	c.send(t, 4, "hold")
 	c.awaitReplicas(t, "3")
 	waitFor(t, func() error { return c.executes(t, 6) })

@@ -120,6 +120,17 @@ func (c *cluster) workers(t *testing.T) string {
 	return c.kubectl(t, "get", "pods", "--namespace="+space, "--selector=app=worker", "--output=jsonpath={.items[*].metadata.name}")
 }
 
+// hasBusyWorkersOnly tells whether each worker that there is executes a task.
+func (c *cluster) hasBusyWorkersOnly(t *testing.T) error {
+	t.Helper()
+	names, busy := strings.Fields(c.workers(t)), c.holders(t)
+	slices.Sort(names)
+	if len(busy) == 0 || !slices.Equal(names, busy) {
+		return fmt.Errorf("the workers are %s, busy are %s", names, busy)
+	}
+	return nil
+}
+
 // expectUntouched expects that the busy workers are there, run, and were never restarted.
 func (c *cluster) expectUntouched(t *testing.T, busy []string) {
 	t.Helper()
