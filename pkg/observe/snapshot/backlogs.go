@@ -14,8 +14,9 @@ import (
 // sample that is younger itself. Fewer messages than in the sample are no news: they
 // have gone somewhere, mostly to a worker, and only a sample tells of both places at
 // once; between the two a task would count nowhere. The latest count is kept all the
-// same: the next sample may have been read before it, and know less. Counts that are
-// zero or unknown, and those of queues that are not known, are ignored.
+// same: the next sample may have been read before it, and know less. A sample that does
+// not know a backlog leaves the latest count of it. Counts that are zero or unknown, and
+// those of queues that are not known, are ignored.
 //
 // The cost follows the number of counts, not of queues.
 func (s *Store) PutBacklogs(ref queue.BrokerRef, counts map[string]queue.Count) {
@@ -133,7 +134,8 @@ func (a arrivals) with(top map[string]arrival) arrivals {
 	return append(slices.Clip(a), top)
 }
 
-// after keeps what was read since a sample, in one layer.
+// after keeps what was read since a sample, in one layer; and where the sample does not
+// know, what was read last.
 func (a arrivals) after(sample *queue.Sample) arrivals {
 	kept := map[string]arrival{}
 	for _, layer := range a {
@@ -142,7 +144,11 @@ func (a arrivals) after(sample *queue.Sample) arrivals {
 			if !ok {
 				continue
 			}
-			if since, ok := found.since(countedAt(depth.Backlog, sample.At)); ok {
+			since, ok := found.since(countedAt(depth.Backlog, sample.At))
+			if !ok && depth.Backlog.Err != nil {
+				since, ok = arrival{most: found.last, last: found.last}, true
+			}
+			if ok {
 				kept[name] = since
 			}
 		}

@@ -112,11 +112,27 @@ func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
 			sampled(s, sec(0), unknown)
 			s.PutBacklogs(ref, heard("a", 2, sec(1)))
 		}, "2"},
-		{"until a sample that began later does not know", func(s *snapshot.Store) {
+		{"also to a sample that began later", func(s *snapshot.Store) {
 			sampled(s, sec(0), queue.Known(0, sec(0)))
+			s.PutBacklogs(ref, heard("a", 3, sec(0)))
 			s.PutBacklogs(ref, heard("a", 2, sec(1)))
 			sampled(s, sec(2), unknown)
+		}, "2"},
+		{"until they are too old", func(s *snapshot.Store) {
+			s.PutBacklogs(ref, heard("a", 2, sec(-60)))
+			sampled(s, sec(2), unknown)
 		}, "broker airflow/prod: queue a: no right"},
+		{"or one knows again", func(s *snapshot.Store) {
+			s.PutBacklogs(ref, heard("a", 2, sec(0)))
+			sampled(s, sec(1), unknown)
+			sampled(s, sec(2), queue.Known(0, sec(2)))
+		}, "0"},
+		{"also one that had begun before", func(s *snapshot.Store) {
+			sampled(s, sec(0), queue.Known(0, sec(0)))
+			s.PutBacklogs(ref, heard("a", 3, sec(1)))
+			s.PutBacklogs(ref, heard("a", 2, sec(2)))
+			sampled(s, sec(1), unknown)
+		}, "3"},
 		{"what is unknown is ignored", func(s *snapshot.Store) {
 			sampled(s, sec(0), queue.Known(1, sec(0)))
 			s.PutBacklogs(ref, map[string]queue.Count{"a": {N: 9, At: sec(1), Err: errors.New("wrong type")}})
