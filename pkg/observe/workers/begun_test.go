@@ -210,15 +210,35 @@ func TestWhoIsWaitedFor(t *testing.T) {
 			f.s.say(beat("b", 7, 0, 5))
 			f.want("what it executes would be on the broker", 0, 0, 0, 0)
 		},
-		"a worker does not answer": func(f fate) {
+	})
+}
+
+func TestAnAnswerIsWaitedForWhileItIsToBeExpected(t *testing.T) {
+	live(t, map[string]func(f fate){
+		"a worker answers late": func(f fate) {
 			f.want("all have left the broker", 0, 10, 10, 10)
 			f.wait(time.Second)
 			f.s.say(beat("a", 7, 4, 4))
 			f.s.say(beat("b", 7, 0, 6))
 			f.want("a was not asked yet", 0, 10, 10, 0)
-			f.wait(time.Second)
+			f.wait(2 * time.Second)
 			f.s.say(beat("a", 7, 4, 4))
-			f.want("it has not answered, and is heard to be busy", 0, 0, 0, 0)
+			f.s.say(beat("b", 7, 0, 6))
+			f.want("it has not answered", 0, 10, 10, 0)
+			f.executes("a", 4, true)
+			f.wait(2 * time.Second)
+			f.s.say(beat("a", 7, 4, 4))
+			f.s.say(beat("b", 7, 0, 6))
+			f.want("it has answered", 0, 4, 0, 0)
+		},
+		"a worker never answers": func(f fate) {
+			f.want("all have left the broker", 0, 10, 10, 10)
+			for range 8 {
+				f.wait(2 * time.Second)
+				f.s.say(beat("a", 7, 4, 4))
+				f.s.say(beat("b", 7, 0, 6))
+			}
+			f.want("it is heard to be busy, and will not say with what", 0, 0, 0, 0)
 		},
 	})
 }

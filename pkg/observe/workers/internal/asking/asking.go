@@ -20,6 +20,10 @@ const (
 	// executes, one that has remote control switched off never does.
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
+	// manyMisses is from how many questions in a row without an answer on none is to be
+	// expected, some 10 s after the first. One that has just started, on a node that is
+	// short of CPU, may miss the first ones.
+	manyMisses = 4
 )
 
 // Questions are what remote control should ask a worker, by when it may be asked.
@@ -49,9 +53,8 @@ func (q *Questions) IsDue(m monitor.Method, now time.Time) bool {
 	return q.pending[m] && !now.Before(q.from[m])
 }
 
-// IsAwaited reports whether a question is open to which an answer is to be expected: the
-// worker has answered the latest, or was never asked.
-func (q *Questions) IsAwaited(m monitor.Method) bool { return q.pending[m] && q.misses == 0 }
+// IsAwaited reports whether a question is open to which an answer is to be expected.
+func (q *Questions) IsAwaited(m monitor.Method) bool { return q.pending[m] && q.misses < manyMisses }
 
 // DueSince is since when a question may be asked, which orders them.
 func (q *Questions) DueSince(m monitor.Method) time.Time { return q.from[m] }
