@@ -22,7 +22,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
+
+// patience bounds every wait for a state. Only a failing test waits that long.
+const patience = 20 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -125,7 +129,7 @@ func checkUsers(t *testing.T, cluster *localkube.Cluster) {
 		t.Errorf("before the binding: %v, want Forbidden", err)
 	}
 	kubectl(t, cluster, "create", "rolebinding", "reader", "-n", "default", "--clusterrole=view", "--serviceaccount=default:reader")
-	eventually(t, "the service account may list ConfigMaps", func() error { return list() })
+	eventually.Succeeds(t, patience, "the service account may list ConfigMaps", func() error { return list() })
 
 	path, err := cluster.KubeconfigFor(user, groups...)
 	if err != nil {
@@ -182,8 +186,8 @@ func checkDeath(t *testing.T, cluster *localkube.Cluster) {
 	}
 	select {
 	case <-cluster.Done():
-	case <-time.After(20 * time.Second):
-		t.Fatal("the death of kube-controller-manager was not noticed within 20 s")
+	case <-time.After(patience):
+		t.Fatalf("the death of kube-controller-manager was not noticed within %s", patience)
 	}
 	if err := cluster.Err(); err == nil || !strings.Contains(err.Error(), "kube-controller-manager ended with exit code 137") {
 		t.Errorf("error %v does not say how it ended", err)
@@ -257,7 +261,7 @@ func kubectl(t *testing.T, cluster *localkube.Cluster, args ...string) string {
 // nothing of a cluster is in it: after a SIGKILL others clean up.
 func checkNothingLeft(t *testing.T, dir string) {
 	t.Helper()
-	eventually(t, "nothing is left of "+dir, func() error {
+	eventually.Succeeds(t, patience, "nothing is left of "+dir, func() error {
 		if processes := processesOf(t, dir); len(processes) > 0 {
 			return fmt.Errorf("processes %v", processes)
 		}
@@ -288,19 +292,4 @@ func processesOf(t *testing.T, dir string) map[int]string {
 		found[pid], _, _ = strings.Cut(string(line), "\x00")
 	}
 	return found
-}
-
-func eventually(t *testing.T, what string, attempt func() error) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := attempt()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s: %v", what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/idle"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 func (f *fixture) testAutoscalers(t *testing.T) {
@@ -57,7 +58,7 @@ func (f *fixture) one(t *testing.T) workload {
 func (f *fixture) awaitAsked(t *testing.T, w workload) {
 	t.Helper()
 	for path, who := range map[string]*scaler{admission.ZeroPath: f.hpa, admission.NoticePath: f.person} {
-		eventually(t, "the API server asks about "+w.String(), func() error {
+		eventually.Succeeds(t, patience, "the API server asks about "+w.String(), func() error {
 			if err := who.update(t, w, 0, "dryRun"); err != nil && !apierrors.IsForbidden(err) {
 				return err
 			}
@@ -140,7 +141,7 @@ func (f *fixture) refusesEndless(t *testing.T) {
 func (f *fixture) refusesPaused(t *testing.T) {
 	w := f.one(t)
 	f.annotate(t, w, v1alpha1.AnnotationPaused+"=true")
-	eventually(t, "the pause is known", func() error {
+	eventually.Succeeds(t, patience, "the pause is known", func() error {
 		if !slices.ContainsFunc(f.targets.OptedIn(), func(other target.Target) bool { return other.Namespace == w.Namespace && other.Zero.Paused }) {
 			return errors.New("it is not")
 		}
@@ -227,5 +228,5 @@ func (f *fixture) optsOut(t *testing.T) {
 	w := f.one(t)
 	f.celeryHPA.find(w.Namespace, messages)
 	f.annotate(t, w, v1alpha1.AnnotationScaleToZero+"=false")
-	eventually(t, "the HPA may go to zero", func() error { return f.hpa.update(t, w, 0) })
+	eventually.Succeeds(t, patience, "the HPA may go to zero", func() error { return f.hpa.update(t, w, 0) })
 }

@@ -316,18 +316,3 @@ spec:
 func (w workload) hpaName() string { return w.Name + "-" + strings.ToLower(w.Kind) }
 
 const optIn = `celery-hpa.io/scale-to-zero: "true"`
-
-func eventually(t *testing.T, what string, attempt func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := attempt()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", patience, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}

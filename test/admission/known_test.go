@@ -16,6 +16,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -99,7 +100,7 @@ func (f *fixture) keepAs(t *testing.T, user string, k *known) keeping {
 func (k keeping) awaitLook(t *testing.T) {
 	t.Helper()
 	looks := k.objects.looks.Load()
-	eventually(t, "the keeper has compared anew", func() error {
+	eventually.Succeeds(t, patience, "the keeper has compared anew", func() error {
 		if k.objects.looks.Load() == looks {
 			return errors.New("it has not")
 		}

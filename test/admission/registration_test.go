@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 const nowhere = "https://127.0.0.1:1"
@@ -78,7 +79,7 @@ func wantKept(names string, zero, notice []string) map[string]kept {
 
 func (f *fixture) awaitKept(t *testing.T, want map[string]kept) {
 	t.Helper()
-	eventually(t, "the webhooks are kept", func() error {
+	eventually.Succeeds(t, patience, "the webhooks are kept", func() error {
 		if diff := cmp.Diff(want, f.keeps(t)); diff != "" {
 			return errors.New(diff)
 		}
@@ -253,7 +254,7 @@ func (f *fixture) withdraws(t *testing.T) {
 	f.awaitKept(t, oneDeployment())
 	f.change(t, func(w *admissionregistrationv1.ValidatingWebhook) { w.MatchConditions = nil })
 	k.change(func() {})
-	eventually(t, "the rules are gone", func() error {
+	eventually.Succeeds(t, patience, "the rules are gone", func() error {
 		for _, w := range f.configuration(t).Webhooks {
 			if w.Name != "victims.celery-hpa.io" && len(w.Rules) > 0 {
 				return errors.New(w.Name + " has rules")
@@ -261,7 +262,7 @@ func (f *fixture) withdraws(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, "it is said", func() error {
+	eventually.Succeeds(t, patience, "it is said", func() error {
 		if text := running.log.String(); strings.Count(text, "lacks its match condition above-zero-to-zero") != 2 {
 			return errors.New(text)
 		}
@@ -278,7 +279,7 @@ func (f *fixture) keepersAgree(t *testing.T) {
 	}
 	for _, w := range []workload{deployment("n", "b"), deployment("n", "c"), deployment("n", "a")} {
 		k.set(optedIn(w, 1))
-		eventually(t, "the target is listed", func() error {
+		eventually.Succeeds(t, patience, "the target is listed", func() error {
 			if targets := f.keeps(t)["zero.celery-hpa.io"].Targets; !strings.Contains(targets, w.Name+`"`) {
 				return errors.New(targets)
 			}
@@ -323,7 +324,7 @@ func (f *fixture) identifiesScalers(t *testing.T) {
 	} {
 		t.Run(user, func(t *testing.T) {
 			f.keepAs(t, user, newKnown(optedIn(deployment("n", "a"), 1)))
-			eventually(t, "the users are known", func() error {
+			eventually.Succeeds(t, patience, "the users are known", func() error {
 				if got := f.keeps(t)["zero.celery-hpa.io"].Users; got != want {
 					return fmt.Errorf("%s, want %s", got, want)
 				}
@@ -341,7 +342,7 @@ func (f *fixture) copiesTrust(t *testing.T) {
 		}
 	})
 	f.keepAs(t, ourUser, newKnown())
-	eventually(t, "each trusts the same", func() error {
+	eventually.Succeeds(t, patience, "each trusts the same", func() error {
 		for _, w := range f.configuration(t).Webhooks {
 			if diff := cmp.Diff(string(f.cluster.CABundle()), string(w.ClientConfig.CABundle)); diff != "" {
 				return errors.New(w.Name + ": " + diff)
@@ -359,7 +360,7 @@ func (f *fixture) listsWhatFits(t *testing.T) {
 	f.apply(t, last.document(1)+other.document(1))
 	k := newKnown(append(many(5000), optedIn(last, 0))...)
 	running := f.keepAs(t, ourUser, k)
-	eventually(t, "the HPA's step to zero does not pass", func() error {
+	eventually.Succeeds(t, patience, "the HPA's step to zero does not pass", func() error {
 		err := f.hpa.update(t, last, 0)
 		if err == nil {
 			f.expect(t, "a wake", last, f.hpa.update(t, last, 1), 1)
@@ -384,7 +385,7 @@ func (f *fixture) listsWhatFits(t *testing.T) {
 	}
 	t.Logf("%d targets are listed", listed)
 	k.set(optedIn(last, 0))
-	eventually(t, "there is room again", func() error {
+	eventually.Succeeds(t, patience, "there is room again", func() error {
 		if targets := f.keeps(t)["zero.celery-hpa.io"].Targets; targets != named+`["`+namespace+`/deployments.apps/zzz"]` {
 			return errors.New(targets)
 		}

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 func (f *fixture) testRights(t *testing.T) {
 	namespace := f.namespace(t)
-	eventually(t, "the roles are collected", func() error {
+	eventually.Succeeds(t, patience, "the roles are collected", func() error {
 		if f.may(t, "patch", "things.example.org", "--subresource=scale", "--namespace="+namespace) {
 			return nil
 		}

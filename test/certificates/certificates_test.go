@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -171,7 +172,7 @@ func (f *fixture) awaitAnswers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, f.cluster.AwaitExternalMetrics(ctx))
-	eventually(t, "celery-hpa answers", func() error {
+	eventually.Succeeds(t, patience, "celery-hpa answers", func() error {
 		return errors.Join(f.readMetric(t.Context()), f.askForZero(t.Context()))
 	})
 }
@@ -225,9 +226,9 @@ func (f *fixture) renews(t *testing.T, replicas ...*replica) {
 		return n
 	}
 	l := f.startLoad(t)
-	eventually(t, "an authority is gone", func() error { return atLeast(1, said("Trusting the old authority no more")) })
+	eventually.Succeeds(t, patience, "an authority is gone", func() error { return atLeast(1, said("Trusting the old authority no more")) })
 	f.releaseLease(t)
-	eventually(t, "two authorities are gone", func() error { return atLeast(2, said("Trusting the old authority no more")) })
+	eventually.Succeeds(t, patience, "two authorities are gone", func() error { return atLeast(2, said("Trusting the old authority no more")) })
 	l.end(t)
 	if n := said("Renewed the serving certificate"); n < 4 {
 		t.Errorf("%d renewals, want 4 at least", n)
@@ -279,7 +280,7 @@ func (f *fixture) repairs(t *testing.T, replicas ...*replica) {
 		}
 		before := said()
 		f.spoil(t, tt.change)
-		eventually(t, tt.rule+" is repaired", func() error { return atLeast(before+1, said()) })
+		eventually.Succeeds(t, patience, tt.rule+" is repaired", func() error { return atLeast(before+1, said()) })
 	}
 	f.awaitOrder(t)
 	l.end(t)
@@ -289,7 +290,7 @@ func (f *fixture) remakes(t *testing.T) {
 	l := f.startLoad(t)
 	before := f.secret(t)
 	f.deleteSecret(t)
-	eventually(t, "there is a Secret again", func() error {
+	eventually.Succeeds(t, patience, "there is a Secret again", func() error {
 		found, err := f.admin.CoreV1().Secrets(namespace).Get(t.Context(), secretName, metav1.GetOptions{})
 		if err == nil && (found.UID == before.UID || string(found.Data["ca.key"]) == string(before.Data["ca.key"])) {
 			return errors.New("it is the same")

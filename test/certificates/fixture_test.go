@@ -22,6 +22,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
 	"github.com/celery-hpa/celery-hpa/hack/playground"
 	"github.com/celery-hpa/celery-hpa/pkg/act/certificates"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -205,7 +206,7 @@ func check(serving *x509.Certificate, trusted []byte, at time.Time) error {
 // holds, which every caBundle trusts, and nobody else.
 func (f *fixture) awaitOrder(t *testing.T) {
 	t.Helper()
-	eventually(t, "all is in order", func() error {
+	eventually.Succeeds(t, patience, "all is in order", func() error {
 		data := f.secret(t).Data
 		block, rest := pem.Decode(data["ca.crt"])
 		if block == nil || len(rest) > 0 {
@@ -236,20 +237,5 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, attempt func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := attempt()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", patience, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // foreign is a server of external metrics that somebody else has installed.
@@ -191,7 +193,7 @@ func (i installation) uninstalls(t *testing.T) {
 func (i installation) installsAgain(t *testing.T) {
 	i.install(t, "--set=crds.keep=false", "--set=rbac.namespaces={default}")
 	for _, right := range [][]string{{"get", "secrets"}, {"patch", "deployments.apps/scale"}} {
-		await(t, fmt.Sprintf("%q in the namespace that was named", right), func() bool { return i.may(t, "default", right[0], right[1]) })
+		eventually.Holds(t, patience, fmt.Sprintf("%q in the namespace that was named", right), func() bool { return i.may(t, "default", right[0], right[1]) })
 		if i.may(t, "kube-system", right[0], right[1]) {
 			t.Errorf("%q in another namespace than the one that was named", right)
 		}
@@ -228,7 +230,7 @@ func (c cluster) apply(t *testing.T, text string) {
 // expectLeft waits until of all that is celery-hpa's nothing is left but these.
 func (c cluster) expectLeft(t *testing.T, want ...string) {
 	t.Helper()
-	awaitNoError(t, fmt.Sprintf("%q are left alone", want), func() error {
+	eventually.Succeeds(t, patience, fmt.Sprintf("%q are left alone", want), func() error {
 		got, err := c.left(t.Context())
 		if err != nil {
 			return err

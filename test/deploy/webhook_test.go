@@ -7,6 +7,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 func TestWebhook(t *testing.T) {
@@ -57,6 +58,6 @@ func (c cluster) upgradesWebhooks(t *testing.T) {
 	}
 	c.kubectl(t, "apply", "-f", install)
 	p = c.startProgram(t)
-	await(t, "the webhooks are what they were", func() bool { return cmp.Equal(before, c.webhooks(t)) })
+	eventually.Holds(t, patience, "the webhooks are what they were", func() bool { return cmp.Equal(before, c.webhooks(t)) })
 	p.stop(t)
 }

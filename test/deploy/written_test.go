@@ -2,14 +2,12 @@ package deploy_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +22,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/leader"
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // written is what celery-hpa has written into objects that it did not make.
@@ -48,16 +47,16 @@ func (c cluster) runProgram(t *testing.T) *program {
 	c.kubectl(t, "apply", "-f", filepath.Join(examples, "hpa.yaml"))
 	c.kubectl(t, "annotate", "--overwrite", "hpa/worker", v1alpha1.AnnotationScaleToZero+"=true")
 	p := c.startProgram(t)
-	await(t, "the certificate is trusted", func() bool {
+	eventually.Holds(t, patience, "the certificate is trusted", func() bool {
 		w := c.read(t)
 		return w.Trusted != "" && len(w.Secret) == 4 && !slices.ContainsFunc(w.Webhooks, func(w admissionregistrationv1.ValidatingWebhook) bool {
 			return string(w.ClientConfig.CABundle) != c.read(t).Trusted
 		})
 	})
-	await(t, "the target is listed", func() bool {
+	eventually.Holds(t, patience, "the target is listed", func() bool {
 		return c.listTarget(t, "default/deployments/worker", "default/deployments.apps/worker")
 	})
-	await(t, "the Lease is taken", p.elector.Leads)
+	eventually.Holds(t, patience, "the Lease is taken", p.elector.Leads)
 	return p
 }
 
@@ -171,31 +170,4 @@ func (c cluster) listTarget(t *testing.T, names ...string) bool {
 	return !slices.ContainsFunc(c.webhooks(t), func(w admissionregistrationv1.ValidatingWebhook) bool {
 		return !slices.ContainsFunc(w.MatchConditions, lists)
 	})
-}
-
-// await waits until a condition holds.
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	awaitNoError(t, what, func() error {
-		if holds() {
-			return nil
-		}
-		return errors.New("it does not hold")
-	})
-}
-
-// awaitNoError waits until a condition holds, and shows why it does not.
-func awaitNoError(t *testing.T, what string, holds func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := holds()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", patience, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
 
 	"github.com/celery-hpa/celery-hpa/hack/playground"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 const api = "/apis/external.metrics.k8s.io/v1beta1"
@@ -75,7 +76,7 @@ func items(t *testing.T, text []byte) string {
 func testRights(t *testing.T, p *playground.Playground) {
 	const metric = api + "/namespaces/" + playground.Namespace + "/celery_queue_tasks"
 	hpa := "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
-	waitFor(t, "celery-hpa to be ready", func() bool {
+	eventually.Holds(t, patience, "celery-hpa to be ready", func() bool {
 		config, err := p.Cluster.ConfigFor("somebody")
 		if err != nil {
 			t.Fatal(err)

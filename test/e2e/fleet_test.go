@@ -15,6 +15,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
 	"github.com/celery-hpa/celery-hpa/hack/playground"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 var (
@@ -148,9 +149,9 @@ func TestReplicaIsReadyWhenItKnowsWhatExecutes(t *testing.T) {
 	config.Host = p.Address()
 	for pod, pid := range programs(p) {
 		signal(t, pid, syscall.SIGKILL)
-		waitFor(t, "another process of "+pod, func() bool { now := programs(p)[pod]; return now != 0 && now != pid })
+		eventually.Holds(t, patience, "another process of "+pod, func() bool { now := programs(p)[pod]; return now != 0 && now != pid })
 	}
-	waitFor(t, "it to be ready", func() bool {
+	eventually.Holds(t, patience, "it to be ready", func() bool {
 		_, err := get(t, config, "/readyz")
 		return err == nil
 	})

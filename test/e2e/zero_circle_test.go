@@ -9,6 +9,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/hack/playground"
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 var (
@@ -124,7 +125,7 @@ func burstByHand(t *testing.T, p *playground.Playground) time.Duration {
 func checkEvents(t *testing.T, p *playground.Playground, reasons []string) {
 	t.Helper()
 	for _, reason := range reasons {
-		waitFor(t, "kubectl describe hpa to tell of "+reason, func() bool {
+		eventually.Holds(t, patience, "kubectl describe hpa to tell of "+reason, func() bool {
 			return strings.Contains(kubectl(t, p, "describe", "hpa", playground.Workers), reason)
 		})
 	}

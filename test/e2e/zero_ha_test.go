@@ -13,6 +13,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
 	"github.com/celery-hpa/celery-hpa/hack/playground"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // TestTwoProcessesCoverForEachOther takes away the leading one of two, in every state
@@ -94,7 +95,7 @@ func killLeader(t *testing.T, p *playground.Playground, gone []string) string {
 	now := leader(t, p, gone)
 	pid := programs(p)[podOf(now)]
 	signal(t, pid, syscall.SIGKILL)
-	waitFor(t, "the process to be gone", func() bool { return programs(p)[podOf(now)] != pid })
+	eventually.Holds(t, patience, "the process to be gone", func() bool { return programs(p)[podOf(now)] != pid })
 	return now
 }
 
@@ -130,7 +131,7 @@ func awaitLease(t *testing.T, p *playground.Playground, gone []string) coordinat
 	t.Helper()
 	clients := clientsOf(t, p)
 	var spec coordinationv1.LeaseSpec
-	waitFor(t, "another process of celery-hpa to lead", func() bool {
+	eventually.Holds(t, patience, "another process of celery-hpa to lead", func() bool {
 		lease, err := clients.CoordinationV1().Leases(playground.SystemNamespace).Get(t.Context(), "celery-hpa", metav1.GetOptions{})
 		if err != nil {
 			return false
@@ -144,14 +145,4 @@ func awaitLease(t *testing.T, p *playground.Playground, gone []string) coordinat
 func podOf(leader string) string {
 	pod, _, _ := strings.Cut(leader, "_")
 	return pod
-}
-
-// waitFor blocks until something is so.
-func waitFor(t *testing.T, what string, reached func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !reached(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/celery-hpa/celery-hpa/hack/playground"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 const hpaUser = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
@@ -66,7 +67,7 @@ func endTask(t *testing.T, p *playground.Playground) {
 func runCeleryHPA(t *testing.T, p *playground.Playground, replicas int) {
 	t.Helper()
 	kubectl(t, p, "--namespace="+playground.SystemNamespace, "scale", "deployment", "celery-hpa", fmt.Sprintf("--replicas=%d", replicas))
-	waitFor(t, fmt.Sprintf("%d processes of celery-hpa", replicas), func() bool { return len(programs(p)) == replicas })
+	eventually.Holds(t, patience, fmt.Sprintf("%d processes of celery-hpa", replicas), func() bool { return len(programs(p)) == replicas })
 }
 
 // zeroAs writes the scale as another user.
@@ -94,7 +95,7 @@ func TestHPAGoesToZeroOnlyWhenNothingExecutes(t *testing.T) {
 	kubectl(t, p, "patch", "hpa", playground.Workers, "--type=json",
 		`--patch=[{"op": "replace", "path": "/spec/metrics/0/external/metric/name", "value": "celery_queue_backlog"}]`)
 	startTask(t, p)
-	waitFor(t, "the HPA to be refused, since a task executes", func() bool {
+	eventually.Holds(t, patience, "the HPA to be refused, since a task executes", func() bool {
 		said := kubectl(t, p, "get", "events", "--field-selector=reason=FailedRescale")
 		return strings.Contains(said, "not to zero") && strings.Contains(said, "executes")
 	})

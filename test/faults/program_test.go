@@ -18,6 +18,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/app"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -218,15 +219,14 @@ func (a answer) says(code int, texts ...string) bool {
 // await polls an answer until it is good.
 func await(t *testing.T, what string, ask func() answer, good func(answer) bool) answer {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		a := ask()
-		if good(a) {
-			return a
+	var a answer
+	eventually.Succeeds(t, patience, what, func() error {
+		if a = ask(); good(a) {
+			return nil
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited for %s; the last answer is %s", what, a)
-		}
-	}
+		return fmt.Errorf("the last answer is %s", a)
+	})
+	return a
 }
 
 // awaitTasks waits until celery_queue_tasks of a queue of broker prod is value.

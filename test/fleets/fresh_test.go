@@ -15,6 +15,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -59,7 +60,7 @@ func newCrew(t *testing.T, c *crew, url string, open func() (workers.Source, err
 		cancel()
 		c.group.Wait()
 	})
-	eventually(t, "heartbeats to be heard", func() bool { return c.store.Listening(namespace) == nil })
+	eventually.Holds(t, longPatience, "heartbeats to be heard", func() bool { return c.store.Listening(namespace) == nil })
 	return c
 }
 
@@ -68,15 +69,6 @@ type nobody struct{}
 
 func (nobody) Heard(queue.BrokerRef, error) {}
 func (nobody) Deaf(queue.BrokerRef)         {}
-
-func eventually(t *testing.T, what string, reached func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(4 * patience); !reached(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
 
 // launch starts a worker with a queue of its own, without waiting for it.
 func (c *crew) launch(t *testing.T, name, pool string) *servers.Worker {
@@ -92,8 +84,8 @@ func (c *crew) test(t *testing.T) {
 	prefork := c.launch(t, "prefork", "prefork")
 	c.launch(t, "threads", "threads")
 	c.launch(t, "solo", "solo")
-	eventually(t, "all workers to be heard", func() bool { return len(c.store.Of(broker)) == len(all) })
-	eventually(t, "all workers to answer", func() bool { return c.group.Fresh(t.Context(), namespace, all) == nil })
+	eventually.Holds(t, longPatience, "all workers to be heard", func() bool { return len(c.store.Of(broker)) == len(all) })
+	eventually.Holds(t, longPatience, "all workers to answer", func() bool { return c.group.Fresh(t.Context(), namespace, all) == nil })
 	for _, name := range all {
 		if v := c.judge(name); v.State != fleet.Idle {
 			t.Errorf("%s is %s: %s", name, v.State, v.Reason)
@@ -113,10 +105,10 @@ func (c *crew) testBegun(t *testing.T) {
 	for _, name := range []string{"prefork", "threads", "solo"} {
 		c.Publish(t, servers.CeleryTask{N: 1, Queue: name, Gate: name})
 	}
-	eventually(t, "the tasks to begin", func() bool { return len(c.Record(t).Started) == 3 })
+	eventually.Holds(t, longPatience, "the tasks to begin", func() bool { return len(c.Record(t).Started) == 3 })
 	for _, name := range []string{"prefork", "threads"} {
 		// A process of the pool begins before its worker knows.
-		eventually(t, "the task of "+name, func() bool {
+		eventually.Holds(t, longPatience, "the task of "+name, func() bool {
 			return c.group.Fresh(t.Context(), namespace, []string{name}) == nil && c.store.OnHost(namespace, name)[0].Told == 1
 		})
 		if v := c.judge(name); v.State != fleet.Busy || v.Active.N != 1 {
@@ -131,7 +123,7 @@ func (c *crew) judge(host string) fleet.Verdict {
 
 // testSilent expects one worker not to answer, and to be named, and another to answer.
 func (c *crew) testSilent(t *testing.T, name string) {
-	eventually(t, name+" to be the one that does not answer", func() bool {
+	eventually.Holds(t, longPatience, name+" to be the one that does not answer", func() bool {
 		err := c.group.Fresh(t.Context(), namespace, []string{name, "threads"})
 		if !errors.Is(err, workers.ErrUnanswered) || !strings.Contains(err.Error(), "celery@"+name) {
 			t.Fatalf("Fresh says %v, want that %s does not answer", err, name)

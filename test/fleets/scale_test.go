@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // changes are the scales that were seen when changes were told, as "REPLICAS/PODS", or
@@ -81,7 +82,7 @@ func (w *world) scaleTo(t *testing.T, ref fleet.Ref, seen fleet.Scale, replicas 
 func (w *world) testScale(t *testing.T) {
 	for _, ref := range []fleet.Ref{w.deploy(t, "scaled", 2), w.deploySet(t, "scaled-set", 2, 0)} {
 		var got fleet.Scale
-		eventually(t, "the scale of "+ref.String(), func() bool {
+		eventually.Holds(t, longPatience, "the scale of "+ref.String(), func() bool {
 			var err error
 			got, err = w.watcher.Scale(ref)
 			s := w.subresource(t, ref)
@@ -91,7 +92,7 @@ func (w *world) testScale(t *testing.T) {
 		if err := w.scaleTo(t, ref, got, 0); err != nil {
 			t.Errorf("%s cannot be scaled by what was seen of it: %v", ref, err)
 		}
-		eventually(t, "the pods to go", func() bool {
+		eventually.Holds(t, longPatience, "the pods to go", func() bool {
 			now, err := w.watcher.Scale(ref)
 			return err == nil && now.Replicas == 0 && now.Pods == 0 && now.ResourceVersion != got.ResourceVersion
 		})
@@ -100,26 +101,26 @@ func (w *world) testScale(t *testing.T) {
 
 func (w *world) testNotify(t *testing.T) {
 	ref := w.deploy(t, "told", 1)
-	eventually(t, "the pod to be told of", func() bool { return slices.Contains(w.changes.of(ref), "1/1") })
+	eventually.Holds(t, longPatience, "the pod to be told of", func() bool { return slices.Contains(w.changes.of(ref), "1/1") })
 	before := len(w.changes.of(ref))
 	patch := []byte(`{"metadata": {"annotations": {"note": "nothing of the scale"}}}`)
 	_, err := w.clients.AppsV1().Deployments(namespace).Patch(t.Context(), ref.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the annotation to be seen", func() bool {
+	eventually.Holds(t, longPatience, "the annotation to be seen", func() bool {
 		s, err := w.watcher.Scale(ref)
 		return err == nil && s.ResourceVersion == w.subresource(t, ref).ResourceVersion
 	})
 	later := w.deploy(t, "told-later", 0)
-	eventually(t, "what came after the annotation", func() bool { return len(w.changes.of(later)) > 0 })
+	eventually.Holds(t, longPatience, "what came after the annotation", func() bool { return len(w.changes.of(later)) > 0 })
 	if told := w.changes.of(ref); len(told) != before {
 		t.Errorf("of an annotation it was told: %v", told[before:])
 	}
 	if err := w.clients.AppsV1().Deployments(namespace).Delete(t.Context(), ref.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end to be told", func() bool {
+	eventually.Holds(t, longPatience, "the end to be told", func() bool {
 		told := w.changes.of(ref)
 		return told[len(told)-1] == "gone"
 	})
@@ -162,7 +163,7 @@ func (w *world) testKnown(t *testing.T) {
 	watcher, told := fleet.NewWatcher(clients, w.hosts, slog.New(slog.NewTextHandler(io.Discard, nil))), &changes{seen: map[fleet.Ref][]string{}}
 	watcher.Notify(func(ref fleet.Ref) { told.note(ref, watcher) })
 	watcher.Watch(ctx, []string{namespace})
-	eventually(t, "the Deployment to be told of", func() bool { return len(told.of(ref)) > 0 })
+	eventually.Holds(t, longPatience, "the Deployment to be told of", func() bool { return len(told.of(ref)) > 0 })
 	if of := strings.Join(told.of(ref), " "); strings.Contains(of, "not known") {
 		t.Errorf("it was told before all was known: %s", of)
 	}
@@ -193,7 +194,7 @@ func (w *world) testSelected(t *testing.T) {
 		t.Fatal(err)
 	}
 	var f fleet.Fleet
-	eventually(t, "the pods", func() bool {
+	eventually.Holds(t, longPatience, "the pods", func() bool {
 		f, err = w.watcher.Selected(namespace, selector)
 		return err == nil && states(f) == "idle starting"
 	})
@@ -210,7 +211,7 @@ func (w *world) testSelected(t *testing.T) {
 	if err := w.clients.CoreV1().Pods(namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=rollout"}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the pods to be gone", func() bool {
+	eventually.Holds(t, longPatience, "the pods to be gone", func() bool {
 		f, err = w.watcher.Selected(namespace, selector)
 		return err == nil && len(f.Members) == 0
 	})

@@ -28,6 +28,8 @@ import (
 const (
 	namespace = "airflow"
 	patience  = 30 * time.Second
+	// longPatience is that for what takes several steps, or real workers.
+	longPatience = 4 * patience
 )
 
 // hosts stands in for what was heard: the workers by host.

@@ -14,6 +14,8 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 var rounds = flag.Int("rounds", 1, "how often each replica, the leading one and the other, is killed and told to stop")
@@ -94,7 +96,7 @@ func (p *pair) fill(t *testing.T) {
 	for _, name := range busyNames() {
 		check(t, p.redis.Admin().LPush(t.Context(), name, "a task").Err())
 	}
-	waitFor(t, "the metrics are there", func() error {
+	eventually.Succeeds(t, patience, "the metrics are there", func() error {
 		for _, name := range busyNames() {
 			if err := p.readMetric(t.Context(), name); err != nil {
 				return err
@@ -212,7 +214,7 @@ func (p *pair) wakeSleeper(t *testing.T) {
 	p.kills++
 	before, sent := p.lease(t), time.Now()
 	check(t, p.redis.Admin().LPush(t.Context(), name, "a task").Err())
-	waitFor(t, name+" is woken", func() error {
+	eventually.Succeeds(t, patience, name+" is woken", func() error {
 		found, err := p.clients.AppsV1().Deployments(space).Get(t.Context(), name, metav1.GetOptions{})
 		if err == nil && *found.Spec.Replicas == 0 {
 			return fmt.Errorf("%s is at zero", name)

@@ -24,6 +24,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/deploy"
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
 	"github.com/celery-hpa/celery-hpa/hack/playground"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -204,7 +205,7 @@ func (r *replica) leads(lease coordinationv1.LeaseSpec) bool {
 func (f *fixture) awaitLeader(t *testing.T, replicas ...*replica) *replica {
 	t.Helper()
 	var found *replica
-	waitFor(t, "one of the replicas leads", func() error {
+	eventually.Succeeds(t, patience, "one of the replicas leads", func() error {
 		lease := f.lease(t)
 		for _, r := range replicas {
 			if r.leads(lease) {
@@ -235,16 +236,4 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// waitFor blocks until reached returns nil.
-func waitFor(t *testing.T, what string, reached func() error) {
-	t.Helper()
-	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if err = reached(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("not within %s: %s: %v", patience, what, err)
 }

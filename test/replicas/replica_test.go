@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -88,7 +89,7 @@ func (r *replica) awaitReady(t *testing.T) {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // as the kubelet
 	defer transport.CloseIdleConnections()
 	client := http.Client{Transport: transport, Timeout: 5 * time.Second}
-	waitFor(t, r.pod+" is ready", func() error {
+	eventually.Succeeds(t, patience, r.pod+" is ready", func() error {
 		response, err := client.Get("https://" + r.address + "/readyz") //nolint:noctx // it has a time-out
 		if err != nil {
 			return err

@@ -22,6 +22,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/deploy"
 	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
 	"github.com/celery-hpa/celery-hpa/hack/setup"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // edit is a change of a file: new in place of old, which is there once.
@@ -230,7 +231,7 @@ func (s *skew) send(t *testing.T) {
 // awaitReplicas blocks until there are to be no workers, or at least so many.
 func (s *skew) awaitReplicas(t *testing.T, n int32) {
 	t.Helper()
-	waitFor(t, fmt.Sprintf("the workers are to be %d", n), func() error {
+	eventually.Succeeds(t, patience, fmt.Sprintf("the workers are to be %d", n), func() error {
 		found, err := s.clients.AppsV1().Deployments(space).Get(t.Context(), "worker", metav1.GetOptions{})
 		if err == nil && (*found.Spec.Replicas == 0) != (n == 0) {
 			return fmt.Errorf("they are to be %d", *found.Spec.Replicas)
@@ -263,7 +264,7 @@ func (s *skew) repairSecret(t *testing.T) map[string][]byte {
 	before.Data["tls.key"] = []byte("spoilt")
 	_, err = secrets.Update(t.Context(), before, metav1.UpdateOptions{})
 	check(t, err)
-	waitFor(t, "the Secret is repaired", func() error {
+	eventually.Succeeds(t, patience, "the Secret is repaired", func() error {
 		after, err := secrets.Get(t.Context(), before.Name, metav1.GetOptions{})
 		if err == nil && bytes.Equal(after.Data["tls.key"], []byte("spoilt")) {
 			return fmt.Errorf("it is spoilt")
@@ -327,7 +328,7 @@ func (s *skew) awaitTrust(t *testing.T) {
 	t.Helper()
 	settled := time.Now()
 	before := s.versions(t)
-	waitFor(t, "what replicas share is settled", func() error {
+	eventually.Succeeds(t, patience, "what replicas share is settled", func() error {
 		now := s.versions(t)
 		for name, version := range now {
 			if version != before[name] && !strings.HasPrefix(name, "celerybrokers") {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // auditPolicy has the API server note what the HPA controller reads.
@@ -99,7 +101,7 @@ func (s *syncs) awaitAll(t *testing.T, hpas int) {
 	t.Helper()
 	s.read(t)
 	before := maps.Clone(s.ok)
-	waitFor(t, "each HPA has synced", func() error {
+	eventually.Succeeds(t, patience, "each HPA has synced", func() error {
 		s.read(t)
 		if len(s.ok) < hpas {
 			return fmt.Errorf("%d of %d HPAs have read their metric", len(s.ok), hpas)

@@ -16,6 +16,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -235,7 +236,7 @@ func (f *fixture) namespacesComeAndGo(t *testing.T) {
 	run(t, watcher.Run)
 	for _, namespaces := range [][]string{{one}, {two, one, two}, {two}, {}, {one, two}} {
 		watcher.Watch(namespaces)
-		eventually(t, "the watcher has synced", func() error {
+		eventually.Succeeds(t, patience, "the watcher has synced", func() error {
 			for _, namespace := range []string{one, two} {
 				if wanted, there := slices.Contains(namespaces, namespace), len(watcher.Targets(namespace)) > 0; !watcher.Synced() || wanted != there {
 					return context.DeadlineExceeded
@@ -260,7 +261,7 @@ func (f *fixture) ignoresStatus(t *testing.T) {
 		first <- len(f.targets.All())
 	}()
 	hpas := f.admin.AutoscalingV2().HorizontalPodAutoscalers(namespace)
-	eventually(t, "the status is written", func() error {
+	eventually.Succeeds(t, patience, "the status is written", func() error {
 		object, err := hpas.Get(t.Context(), "a", metav1.GetOptions{})
 		if err != nil {
 			return err

@@ -21,6 +21,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -37,7 +38,7 @@ func (f *fixture) absentConfiguration(t *testing.T) {
 	known := newKnown("a")
 	log := &servers.Transcript{}
 	run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), known, slog.New(slog.NewTextHandler(log, nil))).Run)
-	eventually(t, "it is said", func() error { return contains(log.String(), "there is no ValidatingWebhookConfiguration celery-hpa") })
+	eventually.Succeeds(t, patience, "it is said", func() error { return contains(log.String(), "there is no ValidatingWebhookConfiguration celery-hpa") })
 	known.set("b")
 	f.register(t, "https://127.0.0.1:1/")
 	defer f.unregister(t)
@@ -65,7 +66,7 @@ func (f *fixture) keepsTargets(t *testing.T) {
 	}
 	looks := objects.looks.Load()
 	known.set("a", "b")
-	eventually(t, "the keeper has compared anew", func() error {
+	eventually.Succeeds(t, patience, "the keeper has compared anew", func() error {
 		if objects.looks.Load() == looks {
 			return errors.New("it has not")
 		}
@@ -118,7 +119,7 @@ func (f *fixture) waitsForTargets(t *testing.T) {
 	known := newKnown()
 	known.synced = false
 	run(t, registration.NewKeeper(f.ours.AdmissionregistrationV1(), known, logger(t)).Run)
-	eventually(t, "the keeper has asked whether they are", func() error {
+	eventually.Succeeds(t, patience, "the keeper has asked whether they are", func() error {
 		if known.timesAsked() == 0 {
 			return errors.New("not yet")
 		}
@@ -191,7 +192,7 @@ func (f *fixture) configuration(t *testing.T) *admissionregistrationv1.Validatin
 // awaitExpression waits until the condition "targets" has this text in it.
 func (f *fixture) awaitExpression(t *testing.T, want string) {
 	t.Helper()
-	eventually(t, "the targets are "+want, func() error {
+	eventually.Succeeds(t, patience, "the targets are "+want, func() error {
 		conditions := f.configuration(t).Webhooks[0].MatchConditions
 		for _, c := range conditions {
 			if c.Name == "targets" {

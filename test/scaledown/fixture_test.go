@@ -22,6 +22,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // patience bounds every wait; none depends on its length.
@@ -160,7 +161,7 @@ func (f *fixture) pods(t *testing.T, namespace, app string) []corev1.Pod {
 func (f *fixture) awaitPods(t *testing.T, namespace, app string, n int) []corev1.Pod {
 	t.Helper()
 	var pods []corev1.Pod
-	eventually(t, fmt.Sprintf("%d pods of %s are ready", n, app), func() error {
+	eventually.Succeeds(t, patience, fmt.Sprintf("%d pods of %s are ready", n, app), func() error {
 		pods = f.pods(t, namespace, app)
 		ready := 0
 		for _, p := range pods {
@@ -248,19 +249,4 @@ spec:
   - type: External
     external: {metric: {name: %s}, target: {type: AverageValue, averageValue: "1"}}
 `, name, namespace, scaled, metric)
-}
-
-func eventually(t *testing.T, what string, attempt func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := attempt()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", patience, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission"
 	"github.com/celery-hpa/celery-hpa/pkg/act/admission/registration"
 	"github.com/celery-hpa/celery-hpa/pkg/act/drain"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 const (
@@ -83,7 +84,7 @@ func (f *fixture) workers(t *testing.T) string {
 	namespace := f.namespace(t)
 	f.apply(t, deployment(namespace, "worker", replicas)+"---"+hpa(namespace, "worker", "worker", "celery_queue_tasks"))
 	f.awaitPods(t, namespace, "worker", replicas)
-	eventually(t, "the API server asks about the Deployment", func() error {
+	eventually.Succeeds(t, patience, "the API server asks about the Deployment", func() error {
 		f.kubectl(t, "scale", "--namespace="+namespace, "deployment/worker", "--replicas=1", "--dry-run=server")
 		if f.webhook.askedAbout(namespace+"/worker") == 0 {
 			return errors.New("it did not ask")

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -65,7 +66,7 @@ func TestWorkerEndsAfterItsTasksOnSIGTERM(t *testing.T) {
 	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
 	worker := app.StartWorker(t, servers.WorkerOptions{Concurrency: 1, LateAck: true, Prefetch: 1})
 	app.Publish(t, servers.CeleryTask{N: 1, Sleep: 2 * time.Second})
-	await(t, "a started task", func() bool { return len(app.Record(t).Started) == 1 })
+	eventually.Holds(t, patience, "a started task", func() bool { return len(app.Record(t).Started) == 1 })
 	worker.Signal(t, syscall.SIGTERM)
 	select {
 	case <-worker.Done():
@@ -81,7 +82,7 @@ func TestGeventWorkerExecutesTasksAtOnce(t *testing.T) {
 	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
 	app.StartWorker(t, servers.WorkerOptions{Pool: "gevent", Concurrency: 10})
 	sent := app.Publish(t, servers.CeleryTask{N: 10, Gate: "gate"})
-	await(t, "ten tasks at the gate", func() bool { return len(app.Record(t).Started) == 10 })
+	eventually.Holds(t, patience, "ten tasks at the gate", func() bool { return len(app.Record(t).Started) == 10 })
 	// Remote control is answered by the same thread.
 	if got := app.Inspect(t, "celery@worker").Active; !cmp.Equal(sent, got, cmpopts.SortSlices(isBefore)) {
 		t.Errorf("executing by the worker's own account: %v, want %v", got, sent)
@@ -99,22 +100,13 @@ func TestKillLeavesNoPoolProcess(t *testing.T) {
 	}
 	// To the main process alone: the death of a parent must be enough.
 	worker.Signal(t, syscall.SIGKILL)
-	await(t, "the end of the pool processes", func() bool { return !slices.ContainsFunc(pool, isRunning) })
+	eventually.Holds(t, patience, "the end of the pool processes", func() bool { return !slices.ContainsFunc(pool, isRunning) })
 	worker.Kill()
 }
 
 func awaitFinished(t *testing.T, app *servers.Celery, n int) {
 	t.Helper()
-	await(t, "all tasks to finish", func() bool { return len(app.Record(t).Finished) >= n })
-}
-
-func await(t *testing.T, what string, reached func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !reached(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s in vain for %s", patience, what)
-		}
-	}
+	eventually.Holds(t, patience, "all tasks to finish", func() bool { return len(app.Record(t).Finished) >= n })
 }
 
 func isBefore(a, b string) bool { return a < b }
@@ -123,10 +115,10 @@ func TestWhatWorkersHoldIsSeenPurgedAndLetGo(t *testing.T) {
 	app := servers.NewCelery(t, servers.CeleryOptions{BrokerURL: servers.StartRedis(t, servers.RedisOptions{}).URL(0)})
 	app.StartWorker(t, servers.WorkerOptions{LateAck: true, Prefetch: 2})
 	later := app.Publish(t, servers.CeleryTask{N: 3, Countdown: time.Hour})
-	await(t, "the scheduled tasks", func() bool { return len(app.Inspect(t, "celery@worker").Scheduled) == 3 })
+	eventually.Holds(t, patience, "the scheduled tasks", func() bool { return len(app.Inspect(t, "celery@worker").Scheduled) == 3 })
 	sent := app.Publish(t, servers.CeleryTask{N: 10, Gate: "gate"})
 	want := servers.Held{Active: sent[:2], Reserved: sent[2:4], Scheduled: later}
-	await(t, "the worker to hold what it may", func() bool {
+	eventually.Holds(t, patience, "the worker to hold what it may", func() bool {
 		return cmp.Equal(want, app.Inspect(t, "celery@worker"), cmpopts.SortSlices(isBefore))
 	})
 	if got := app.Purge(t, "celery"); got != 6 {

@@ -13,6 +13,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -160,7 +161,7 @@ func TestRabbitMQEndsWithItsTest(t *testing.T) {
 	if !slices.Contains(left, pid) || len(left) < 4 {
 		t.Errorf("server %s runs as the processes %v, want it with its port mapper and helpers", pid, left)
 	}
-	await(t, "the end of the server's processes", func() bool { return !slices.ContainsFunc(left, isRunning) })
+	eventually.Holds(t, patience, "the end of the server's processes", func() bool { return !slices.ContainsFunc(left, isRunning) })
 }
 
 func TestWorkerFinishesWhatWasPublishedToRabbitMQ(t *testing.T) {

@@ -177,18 +177,3 @@ func (b *syncBuffer) String() string {
 func logger(to io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
-
-func eventually(t *testing.T, what string, attempt func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := attempt()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", patience, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}

@@ -21,6 +21,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/act/journal"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/idle"
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 const eventRights = `[{apiGroups: [""], resources: [events], verbs: [create, patch]}]`
@@ -237,9 +238,9 @@ func (f *fixture) needsEventRight(t *testing.T) {
 	d := f.deskAs(t, namespace, config)
 	d.Slept(d.target, 1, because("lost"), time.Now())
 	missing := "the right to create and patch events in namespace " + namespace + " is missing"
-	eventually(t, "what is missing is said", func() error { return contains(d.log.String(), missing) })
+	eventually.Succeeds(t, patience, "what is missing is said", func() error { return contains(d.log.String(), missing) })
 	f.as(t, namespace, "journalist", eventRights)
-	eventually(t, "events are written again", func() error {
+	eventually.Succeeds(t, patience, "events are written again", func() error {
 		d.Slept(d.target, 1, because("said since"), time.Now())
 		return contains(d.log.String(), "Events can be written again")
 	})
@@ -265,7 +266,7 @@ func (f *fixture) outlastsSilence(t *testing.T) {
 	})
 	d := f.deskAs(t, namespace, config)
 	d.Slept(d.target, 1, because("idle for 5m0s"), time.Now())
-	eventually(t, "it is written", func() error { return contains(d.log.String(), "Events can be written again") })
+	eventually.Succeeds(t, patience, "it is written", func() error { return contains(d.log.String(), "Events can be written again") })
 	d.expect(t, "Normal ScaledToZero Scaled Deployment airflow-worker from 1 to 0: idle for 5m0s")
 }
 

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/leader"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 const leaseRights = `[{apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]}]`
@@ -88,7 +89,7 @@ func (r *replica) await(t *testing.T, leads bool) {
 	if leads {
 		want = "1"
 	}
-	eventually(t, fmt.Sprintf("leads: %t", leads), func() error {
+	eventually.Succeeds(t, patience, fmt.Sprintf("leads: %t", leads), func() error {
 		if r.Leads() != leads {
 			return errors.New(r.log.String())
 		}
@@ -118,7 +119,7 @@ func (f *fixture) handsOver(t *testing.T) {
 	a := f.replica(t, config, namespace, "a", endless())
 	a.await(t, true)
 	b := f.replica(t, config, namespace, "b", endless())
-	eventually(t, "b has seen a", func() error { return contains(b.log.String(), "Another replica leads") })
+	eventually.Succeeds(t, patience, "b has seen a", func() error { return contains(b.log.String(), "Another replica leads") })
 	if b.Leads() || !a.Leads() {
 		t.Error("both lead, or none does")
 	}
@@ -184,7 +185,7 @@ func (f *fixture) stopsWithoutRenewal(t *testing.T) {
 	a.await(t, false)
 	silent.Store(false)
 	a.await(t, true)
-	eventually(t, "that is said", func() error { return contains(a.log.String(), "Takes part in the election of a leader again") })
+	eventually.Succeeds(t, patience, "that is said", func() error { return contains(a.log.String(), "Takes part in the election of a leader again") })
 }
 
 func (f *fixture) stopsWhenTaken(t *testing.T) {
@@ -193,7 +194,7 @@ func (f *fixture) stopsWhenTaken(t *testing.T) {
 	a.await(t, true)
 	f.kubectl(t, "patch", "lease", leader.LeaseName, "--namespace="+namespace, "--type=merge", `--patch={"spec":{"holderIdentity":"somebody"}}`)
 	a.await(t, false)
-	eventually(t, "that is said", func() error { return contains(a.log.String(), `msg="This replica leads no more"`) })
+	eventually.Succeeds(t, patience, "that is said", func() error { return contains(a.log.String(), `msg="This replica leads no more"`) })
 }
 
 func (f *fixture) needsRights(t *testing.T) {
@@ -204,7 +205,7 @@ func (f *fixture) needsRights(t *testing.T) {
 	}
 	a := f.replica(t, config, namespace, "a", quick())
 	const missing = "the right to get leases of API group coordination.k8s.io in namespace "
-	eventually(t, "what is missing is said", func() error { return contains(a.log.String(), missing+namespace+" is missing") })
+	eventually.Succeeds(t, patience, "what is missing is said", func() error { return contains(a.log.String(), missing+namespace+" is missing") })
 	a.await(t, false)
 	f.as(t, namespace, "elector", leaseRights)
 	a.await(t, true)
@@ -310,7 +311,7 @@ func (p *process) answer(t *testing.T) string {
 
 func (p *process) await(t *testing.T, answer string) {
 	t.Helper()
-	eventually(t, "the other process says "+answer, func() error {
+	eventually.Succeeds(t, patience, "the other process says "+answer, func() error {
 		p.ask(t)
 		if got := p.answer(t); got != answer {
 			return errors.New(got)

@@ -19,6 +19,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/decide/target"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
 	"github.com/celery-hpa/celery-hpa/pkg/observe/workers"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // The rights that reading and writing scales needs; the watch has others.
@@ -85,7 +86,7 @@ func (f *fixture) bench(t *testing.T) *bench {
 	f.apply(t, strings.ReplaceAll(scalables, "NS", b.namespace))
 	b.watch = f.watch(t, b.namespace)
 	for _, kind := range []fleet.Kind{fleet.Deployment, fleet.StatefulSet} {
-		eventually(t, "the watch shows what there is", func() error {
+		eventually.Succeeds(t, patience, "the watch shows what there is", func() error {
 			_, err := b.watch.Scale(fleet.Ref{Namespace: b.namespace, Kind: kind, Name: "worker"})
 			return err
 		})
@@ -224,7 +225,7 @@ func (b *bench) real(t *testing.T, scaled target.Target) string {
 // set writes a size against the latest one, again if a controller was faster.
 func (b *bench) set(t *testing.T, scaled target.Target, replicas int32) {
 	t.Helper()
-	eventually(t, "a size is written", func() error {
+	eventually.Succeeds(t, patience, "a size is written", func() error {
 		seen, err := b.scales.Get(t.Context(), scaled)
 		if err != nil {
 			t.Fatal(err)
@@ -318,7 +319,7 @@ func (f *fixture) outrunsWatch(t *testing.T) {
 	b := f.bench(t)
 	ref := fleet.Ref{Namespace: b.namespace, Kind: fleet.Deployment, Name: "worker"}
 	// Without controllers in between, each write goes from the last one to the next.
-	eventually(t, "two writes in a row", func() error {
+	eventually.Succeeds(t, patience, "two writes in a row", func() error {
 		delete(b.watch.frozen, ref)
 		b.watch.freeze(t, ref)
 		for _, replicas := range []int32{4, 5} {
@@ -340,7 +341,7 @@ func (f *fixture) outrunsWatch(t *testing.T) {
 		t.Errorf("with the watch behind: Get() = %+v, %v, want 5 replicas", got, err)
 	}
 	delete(b.watch.frozen, ref)
-	eventually(t, "the watch going on, there are 9", func() error {
+	eventually.Succeeds(t, patience, "the watch going on, there are 9", func() error {
 		got, err := b.scales.Get(t.Context(), b.deployment())
 		if err != nil || got.Replicas != 9 {
 			return fmt.Errorf("Get() = %+v, %w", got, err)
@@ -449,7 +450,7 @@ func (f *fixture) findsNewKinds(t *testing.T) {
 	b.kubectl(t, "wait", "--for=condition=Established", "crd/gears.example.com")
 	b.apply(t, strings.ReplaceAll("{apiVersion: example.com/v1, kind: Gear, metadata: {name: worker, namespace: NS}, spec: {replicas: 1}}", "NS", b.namespace))
 	gear := b.target("example.com/v1", "Gear")
-	eventually(t, "the new kind is found", func() error {
+	eventually.Succeeds(t, patience, "the new kind is found", func() error {
 		_, err := b.scales.Get(t.Context(), gear)
 		return err
 	})

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/celery-hpa/celery-hpa/pkg/act/zeroscaler"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // refuse registers a webhook of that name that lets no scale of a namespace's
@@ -94,7 +95,7 @@ func (f *fixture) tellsRefusals(t *testing.T) {
 			b := f.bench(t)
 			b.refuse(t, tt.webhook, tt.refusal)
 			var refused error
-			eventually(t, "the webhook is asked", func() error {
+			eventually.Succeeds(t, patience, "the webhook is asked", func() error {
 				seen, err := b.scales.Get(t.Context(), b.deployment())
 				if err != nil {
 					t.Fatal(err)

@@ -19,9 +19,13 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube"
 	"github.com/celery-hpa/celery-hpa/hack/localkube/procnode"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for a state. Only a failing test waits that long.
+const patience = 30 * time.Second
 
 // fixture is one control plane and one node for all the rules below: each has a
 // namespace of its own.
@@ -101,7 +105,7 @@ func scalingDown(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, deployment(namespace, 3, 30, `trap 'echo warm shutdown; exit 0' TERM; echo up; while :; do sleep 0.1; done`))
 	f.awaitLogs(t, namespace, 3, "up")
 	f.kubectl(t, "scale", "-n", namespace, "deployment/worker", "--replicas=1")
-	eventually(t, "two pods are gone", func() error { return countIs(1, len(f.pods(t, namespace))) })
+	eventually.Succeeds(t, patience, "two pods are gone", func() error { return countIs(1, len(f.pods(t, namespace))) })
 
 	ended := 0
 	for pod, kinds := range f.histories(namespace) {
@@ -144,14 +148,14 @@ func impatient(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, pod(namespace, "Always", 3600, `trap '' TERM; echo up; while :; do sleep 0.1; done`))
 	f.awaitLogs(t, namespace, 1, "up")
 	f.kubectl(t, "delete", "-n", namespace, "pod/worker", "--wait=false")
-	eventually(t, "SIGTERM was sent", func() error { return countIs(2, len(f.events(namespace))) })
+	eventually.Succeeds(t, patience, "SIGTERM was sent", func() error { return countIs(2, len(f.events(namespace))) })
 	f.kubectl(t, "delete", "-n", namespace, "pod/worker", "--grace-period=1")
 	f.checkHistory(t, namespace, procnode.Start, procnode.SIGTERM, procnode.SIGKILL, procnode.Exit)
 }
 
 func restarting(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, pod(namespace, "Always", 5, `echo up; exit 3`))
-	eventually(t, "two restarts are reported", func() error {
+	eventually.Succeeds(t, patience, "two restarts are reported", func() error {
 		pod, err := f.pod(t, namespace, "worker")
 		if err != nil {
 			return err
@@ -169,7 +173,7 @@ func restarting(t *testing.T, f *fixture, namespace string) {
 
 func neverRestarted(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, pod(namespace, "Never", 5, `exit 4`))
-	eventually(t, "the pod has failed", func() error {
+	eventually.Succeeds(t, patience, "the pod has failed", func() error {
 		pod, err := f.pod(t, namespace, "worker")
 		if err == nil && pod.Status.Phase != corev1.PodFailed {
 			err = fmt.Errorf("phase %s", pod.Status.Phase)
@@ -199,7 +203,7 @@ spec:
         env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
 `, namespace))
 	for _, name := range []string{"worker-0", "worker-1"} {
-		eventually(t, name+" says its name", func() error {
+		eventually.Succeeds(t, patience, name+" says its name", func() error {
 			if got, want := f.log(t, namespace, name), name+" celery@"+name+"\n"; got != want {
 				return fmt.Errorf("got %q, want %q", got, want)
 			}
@@ -207,19 +211,19 @@ spec:
 		})
 	}
 	f.kubectl(t, "scale", "-n", namespace, "statefulset/worker", "--replicas=0")
-	eventually(t, "both are gone", func() error { return countIs(0, len(f.pods(t, namespace))) })
+	eventually.Succeeds(t, patience, "both are gone", func() error { return countIs(0, len(f.pods(t, namespace))) })
 }
 
 func unsupported(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, strings.Replace(pod(namespace, "Always", 5, "true"), "image: none", "image: none\n    envFrom: [{configMapRef: {name: x}}]", 1))
-	eventually(t, "the pod says what it cannot have", func() error { return f.waits(t, namespace, "CreateContainerConfigError", "envFrom") })
+	eventually.Succeeds(t, patience, "the pod says what it cannot have", func() error { return f.waits(t, namespace, "CreateContainerConfigError", "envFrom") })
 	f.kubectl(t, "delete", "-n", namespace, "pod/worker")
 	f.checkHistory(t, namespace)
 }
 
 func commandNotFound(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, strings.Replace(pod(namespace, "Always", 5, "true"), "[sh,", "[/no/such/celery,", 1))
-	eventually(t, "the pod says what is missing", func() error { return f.waits(t, namespace, "CrashLoopBackOff", "/no/such/celery") })
+	eventually.Succeeds(t, patience, "the pod says what is missing", func() error { return f.waits(t, namespace, "CrashLoopBackOff", "/no/such/celery") })
 	f.kubectl(t, "delete", "-n", namespace, "pod/worker")
 	f.checkHistory(t, namespace)
 }
@@ -228,7 +232,7 @@ func forced(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, pod(namespace, "Always", 3600, `trap '' TERM; echo up; while :; do sleep 0.1; done`))
 	f.awaitLogs(t, namespace, 1, "up")
 	f.kubectl(t, "delete", "-n", namespace, "pod/worker", "--force", "--grace-period=0")
-	eventually(t, "the process has ended", func() error { return countIs(4, len(f.events(namespace))) })
+	eventually.Succeeds(t, patience, "the process has ended", func() error { return countIs(4, len(f.events(namespace))) })
 	f.checkHistory(t, namespace, procnode.Start, procnode.SIGTERM, procnode.SIGKILL, procnode.Exit)
 }
 
@@ -236,7 +240,7 @@ func forced(t *testing.T, f *fixture, namespace string) {
 func otherNode(t *testing.T, f *fixture, namespace string) {
 	f.apply(t, strings.Replace(pod(namespace, "Always", 5, "true"), "spec:", "spec:\n  nodeName: elsewhere", 1))
 	f.apply(t, strings.Replace(pod(namespace, "Never", 5, "true"), "name: worker", "name: later", 1))
-	eventually(t, "the later pod has run", func() error { return countIs(2, len(f.events(namespace))) })
+	eventually.Succeeds(t, patience, "the later pod has run", func() error { return countIs(2, len(f.events(namespace))) })
 	for _, event := range f.events(namespace) {
 		if event.Pod != "later" {
 			t.Errorf("%s of pod %s, which is another node's", event.Kind, event.Pod)
@@ -358,7 +362,7 @@ func (f *fixture) log(t *testing.T, namespace, pod string) string {
 // awaitLogs waits until so many pods are Running and have written the text.
 func (f *fixture) awaitLogs(t *testing.T, namespace string, count int, text string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d pods have written %q", count, text), func() error {
+	eventually.Succeeds(t, patience, fmt.Sprintf("%d pods have written %q", count, text), func() error {
 		got := 0
 		for _, pod := range f.pods(t, namespace) {
 			if pod.Status.Phase == corev1.PodRunning && strings.Contains(f.log(t, namespace, pod.Name), text) {
@@ -399,19 +403,4 @@ func countIs(want, got int) error {
 		return fmt.Errorf("%d, want %d", got, want)
 	}
 	return nil
-}
-
-func eventually(t *testing.T, what string, attempt func() error) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		err := attempt()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s: %v", what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

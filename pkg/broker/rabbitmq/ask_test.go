@@ -17,6 +17,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -57,7 +58,7 @@ func answers(t *testing.T, b *celeryBroker) {
 	w := b.workers(t)
 	hearing(t, w)
 	ids := app.Publish(t, servers.CeleryTask{N: 2, Gate: "gate"})
-	eventually(t, "the tasks to execute", func() bool { return len(app.Record(t).Started) == 2 })
+	eventually.Holds(t, patience, "the tasks to execute", func() bool { return len(app.Record(t).Started) == 2 })
 
 	active, err := answersOf(t, w, monitor.MethodActive, nodes...)["celery@one"].Active()
 	want := []monitor.ActiveTask{{ID: ids[0], RoutingKey: "celery", Acknowledged: true}, {ID: ids[1], RoutingKey: "celery", Acknowledged: true}}
@@ -264,7 +265,7 @@ func noMemory(t *testing.T, b *celeryBroker) {
 	answersOf(t, w, monitor.MethodStats, "celery@worker")
 	b.Control(t, "set_vm_memory_high_watermark", "absolute", "1MB")
 	defer b.Control(t, "set_vm_memory_high_watermark", "0.9")
-	eventually(t, "a question not to be taken", func() bool {
+	eventually.Holds(t, patience, "a question not to be taken", func() bool {
 		_, err := ask(t, w, time.Second, monitor.MethodStats, "celery@worker")
 		if err != nil {
 			brokertest.CheckText(t, err, "ask the workers of broker ns/broker", "short of memory")

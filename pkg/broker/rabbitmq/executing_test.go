@@ -11,6 +11,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -36,7 +37,7 @@ func TestExecuting(t *testing.T) {
 			app.StartWorker(t, servers.WorkerOptions{LateAck: c.lateAck})
 			b.cfg.Executing = b.askAgainAndAgain(t, "celery@worker")
 			ids := app.Publish(t, servers.CeleryTask{N: 20, Queue: "work", Gate: "gate"})
-			eventually(t, "the worker to hold what it may", func() bool {
+			eventually.Holds(t, patience, "the worker to hold what it may", func() bool {
 				held := app.Inspect(t, "celery@worker")
 				return len(held.Active) == 2 && int64(len(held.Active)+len(held.Reserved)) == c.inFlight
 			})
@@ -45,7 +46,7 @@ func TestExecuting(t *testing.T) {
 			brokertest.Expect(t, b, d, want)
 			steady(t, b, d, want["work"])
 			app.OpenGate(t, "gate")
-			eventually(t, "all tasks to finish", func() bool { return len(app.Record(t).Finished) == len(ids) })
+			eventually.Holds(t, patience, "all tasks to finish", func() bool { return len(app.Record(t).Finished) == len(ids) })
 			brokertest.Expect(t, b, d, map[string]brokertest.Counts{"work": {}})
 		})
 	}
@@ -82,7 +83,7 @@ func (b *celeryBroker) askAgainAndAgain(t *testing.T, node string) func() []moni
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
-	eventually(t, "the worker's first answer", func() bool { return latest.Load() != nil })
+	eventually.Holds(t, patience, "the worker's first answer", func() bool { return latest.Load() != nil })
 	return func() []monitor.ExecutingTask { return *latest.Load() }
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -35,7 +36,7 @@ func heard(t *testing.T, b *celeryBroker) {
 	worker := app.StartWorker(t, servers.WorkerOptions{Name: "pod-1"})
 	await := func(what string, wanted func(monitor.WorkerEvent) bool) {
 		t.Helper()
-		eventually(t, what, func() bool { return e.has(wanted) })
+		eventually.Holds(t, patience, what, func() bool { return e.has(wanted) })
 	}
 	await("the start", said("celery@pod-1", monitor.WorkerOnline))
 	await("a heartbeat of the other worker", beat("celery@before", 0, 0))
@@ -63,7 +64,7 @@ func otherWorkers(t *testing.T, b *celeryBroker) {
 	b.app(t).StartWorker(t, servers.WorkerOptions{Name: "ours"})
 	other.app(t).StartWorker(t, servers.WorkerOptions{Name: "theirs"})
 	ours, theirs := hearing(t, b.workers(t)), hearing(t, other.workers(t))
-	eventually(t, "both workers", func() bool {
+	eventually.Holds(t, patience, "both workers", func() bool {
 		return ours.has(beat("celery@ours", 0, 0)) && theirs.has(beat("celery@theirs", 0, 0))
 	})
 	if ours.has(beat("celery@theirs", 0, 0)) || theirs.has(beat("celery@ours", 0, 0)) {
@@ -75,7 +76,7 @@ func otherWorkers(t *testing.T, b *celeryBroker) {
 func firstWorker(t *testing.T, b *celeryBroker) {
 	e := hearing(t, b.workers(t))
 	b.app(t).StartWorker(t, servers.WorkerOptions{})
-	eventually(t, "the worker", func() bool { return e.has(beat("celery@worker", 0, 0)) })
+	eventually.Holds(t, patience, "the worker", func() bool { return e.has(beat("celery@worker", 0, 0)) })
 }
 
 func exchangeAgain(t *testing.T, b *celeryBroker) {
@@ -88,10 +89,10 @@ func exchangeAgain(t *testing.T, b *celeryBroker) {
 	declare()
 	e := hearing(t, b.workers(t))
 	speak("celery@before")
-	eventually(t, "the worker", func() bool { return e.has(said("celery@before", monitor.WorkerBeating)) })
+	eventually.Holds(t, patience, "the worker", func() bool { return e.has(said("celery@before", monitor.WorkerBeating)) })
 	check(t, b.worker.ExchangeDelete(celery.EventExchange, false, false))
 	declare()
-	eventually(t, "the worker after that", func() bool {
+	eventually.Holds(t, patience, "the worker after that", func() bool {
 		speak("celery@after")
 		return e.has(said("celery@after", monitor.WorkerBeating))
 	})
@@ -129,7 +130,7 @@ func noEvents(t *testing.T, b *celeryBroker) {
 		b.speak(t, m)
 	}
 	b.speak(t, amqp.Publishing{ContentType: "application/json", Body: bytes.ReplaceAll(event, []byte("SECRET"), []byte("host"))})
-	eventually(t, "the event after them", func() bool { return e.has(said("celery@host", monitor.WorkerBeating)) })
+	eventually.Holds(t, patience, "the event after them", func() bool { return e.has(said("celery@host", monitor.WorkerBeating)) })
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.errs) != len(bad) || len(e.events) != 1 {

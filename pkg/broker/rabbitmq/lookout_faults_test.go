@@ -13,13 +13,14 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // fails waits until a line is of no use any more, and returns why.
 func fails(t testing.TB, line *rabbitmq.LookoutLine) error {
 	t.Helper()
 	var failure error
-	eventually(t, "the line to fail", func() bool {
+	eventually.Holds(t, patience, "the line to fail", func() bool {
 		_, failure = line.Read(t.Context(), []string{"celery"})
 		return failure != nil
 	})
@@ -37,7 +38,7 @@ func fails(t testing.TB, line *rabbitmq.LookoutLine) error {
 func (b *celeryBroker) ours(t testing.TB) []connection {
 	t.Helper()
 	var ours []connection
-	eventually(t, "the connection to be shown, some seconds late", func() bool {
+	eventually.Holds(t, patience, "the connection to be shown, some seconds late", func() bool {
 		ours = ours[:0]
 		for _, c := range b.connections(t) {
 			if c.User == driverUser {
@@ -84,7 +85,7 @@ func fewChannels(t *testing.T, b *celeryBroker) {
 	for range 10 {
 		reads(t, line, queues, counts...)
 	}
-	eventually(t, "the channels to be shown, some seconds late", func() bool {
+	eventually.Holds(t, patience, "the channels to be shown, some seconds late", func() bool {
 		n := b.channels(t)
 		if n > 4 {
 			t.Fatalf("there are %d channels, want no more than 4", n)

@@ -14,6 +14,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -116,7 +117,7 @@ func reads(t testing.TB, line *rabbitmq.LookoutLine, queues []string, want ...in
 // becomes waits until a queue is read so.
 func becomes(t testing.TB, line *rabbitmq.LookoutLine, name string, want int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d in %s", want, name), func() bool { return read(t, line, name)[0] == want })
+	eventually.Holds(t, patience, fmt.Sprintf("%d in %s", want, name), func() bool { return read(t, line, name)[0] == want })
 }
 
 func everyType(t *testing.T, b *celeryBroker) {
@@ -162,7 +163,7 @@ func appears(t *testing.T, b *celeryBroker) {
 	}
 	brokertest.CheckText(t, counts[0].Err, `queue "later"`, "has no such queue")
 	b.Publish(t, "later", brokertest.Message{})
-	eventually(t, "the queue to be seen", func() bool {
+	eventually.Holds(t, patience, "the queue to be seen", func() bool {
 		numbers := read(t, line, "later", "celery")
 		if numbers[1] != 2 {
 			t.Fatalf("celery has %d, want 2", numbers[1])
@@ -252,7 +253,7 @@ func haveTheirTurn(t *testing.T, b *celeryBroker) {
 		b.Publish(t, queues[i], brokertest.Message{})
 		counts[i] = max(counts[i], 0) + 1
 	}
-	eventually(t, "all queues to be seen", func() bool { return slices.Equal(read(t, line, queues...), counts) })
+	eventually.Holds(t, patience, "all queues to be seen", func() bool { return slices.Equal(read(t, line, queues...), counts) })
 }
 
 // process makes the process of a queue, which answers for it, do something.
@@ -286,7 +287,7 @@ func silentQueue(t *testing.T, b *celeryBroker) {
 	for i, c := range counts {
 		checkOneIfKnown(t, queues[i], c)
 	}
-	eventually(t, "all but one to be read", func() bool { return slices.Equal(read(t, line, queues...), want) })
+	eventually.Holds(t, patience, "all but one to be read", func() bool { return slices.Equal(read(t, line, queues...), want) })
 	for range 50 { // more than there can be channels: it takes up one
 		reads(t, line, queues, want...)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -23,7 +24,7 @@ func TestAgeOfTheOldestMessageIsKnownWhileNobodyTakes(t *testing.T) {
 	}
 	sent := time.Now()
 	app.Publish(t, servers.CeleryTask{N: 3, Queue: "work", Gate: "gate"})
-	eventually(t, "an age", func() bool {
+	eventually.Holds(t, patience, "an age", func() bool {
 		age := oldest()
 		if age.Err == nil && time.Duration(age.N)*time.Millisecond > time.Since(sent) {
 			t.Fatalf("a message sent %s ago is said to wait for %d ms", time.Since(sent), age.N)
@@ -36,7 +37,7 @@ func TestAgeOfTheOldestMessageIsKnownWhileNobodyTakes(t *testing.T) {
 	}
 	killed := time.Now()
 	worker.Kill()
-	eventually(t, "an age after the worker's death", func() bool {
+	eventually.Holds(t, patience, "an age after the worker's death", func() bool {
 		age := oldest()
 		if age.Err == nil && time.Duration(age.N)*time.Millisecond > time.Since(killed) {
 			t.Fatalf("%s after its consumer's death the oldest message is said to be untaken for %d ms", time.Since(killed), age.N)

@@ -13,6 +13,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -44,7 +45,7 @@ func namedRights(t *testing.T, other *celeryBroker) {
 	b.app(t).StartWorker(t, servers.WorkerOptions{})
 	b.paste(t, err, "set_permissions")
 	e := hearing(t, w)
-	eventually(t, "the worker", func() bool { return e.has(beat("celery@worker", 0, 0)) })
+	eventually.Holds(t, patience, "the worker", func() bool { return e.has(beat("celery@worker", 0, 0)) })
 	_, err = ask(t, w, patience, monitor.MethodStats, "celery@worker")
 	brokertest.CheckText(t, err, "ask the workers of broker ns/broker", b.Address(), `publish to exchange "celery.pidbox"`, "lacks a permission",
 		`'^celery-hpa\.' '^(celery-hpa\.|celery\.pidbox$)' '^(celery-hpa\.|celeryev$)'`)

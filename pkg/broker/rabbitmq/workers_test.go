@@ -16,6 +16,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/rabbitmq"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -93,16 +94,6 @@ func (b *celeryBroker) app(t testing.TB, queues ...servers.CeleryQueue) *servers
 	return servers.NewCelery(t, servers.CeleryOptions{BrokerURL: b.URL(b.vhost), Queues: queues})
 }
 
-// eventually polls a condition.
-func eventually(t testing.TB, what string, reached func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !reached(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s in vain for %s", patience, what)
-		}
-	}
-}
-
 // ear is a Listen under way.
 type ear struct {
 	stop  context.CancelFunc
@@ -140,7 +131,7 @@ func listen(t testing.TB, w *rabbitmq.Workers) *ear {
 func hearing(t testing.TB, w *rabbitmq.Workers) *ear {
 	t.Helper()
 	e := listen(t, w)
-	eventually(t, "listening to begin", func() bool {
+	eventually.Holds(t, patience, "listening to begin", func() bool {
 		select {
 		case err := <-e.ended:
 			t.Fatalf("Listen = %v before it has begun", err)
@@ -229,7 +220,7 @@ func (b *celeryBroker) own(t testing.TB) []shownQueue {
 
 func (b *celeryBroker) awaitNoneOfOurs(t testing.TB) {
 	t.Helper()
-	eventually(t, "our queues to be gone", func() bool { return len(b.own(t)) == 0 })
+	eventually.Holds(t, patience, "our queues to be gone", func() bool { return len(b.own(t)) == 0 })
 }
 
 func ownQueues(t *testing.T, b *celeryBroker) {
@@ -240,7 +231,7 @@ func ownQueues(t *testing.T, b *celeryBroker) {
 		t.Fatalf("Ask = %d replies, %v, want one", len(replies), err)
 	}
 	kinds := []string{"celery-hpa.events.", "celery-hpa.replies."}
-	eventually(t, "two queues to be shown", func() bool { return len(b.own(t)) == len(kinds) })
+	eventually.Holds(t, patience, "two queues to be shown", func() bool { return len(b.own(t)) == len(kinds) })
 	for _, q := range b.own(t) {
 		kinds = slices.DeleteFunc(kinds, func(prefix string) bool { return strings.HasPrefix(q.Name, prefix) })
 		if q.Durable || !q.Exclusive || !q.AutoDelete {
@@ -256,7 +247,7 @@ func ownQueues(t *testing.T, b *celeryBroker) {
 		t.Errorf("there is no queue %v", kinds)
 	}
 	e.stop()
-	eventually(t, "the queue of events to be gone", func() bool { return len(b.own(t)) == 1 })
+	eventually.Holds(t, patience, "the queue of events to be gone", func() bool { return len(b.own(t)) == 1 })
 	if err := w.Close(); err != nil {
 		t.Error(err)
 	}
@@ -268,7 +259,7 @@ func noTaskQueues(t *testing.T, b *celeryBroker) {
 	b.Publish(t, "celery", make([]brokertest.Message, 2)...)
 	b.Publish(t, celery.OwnQueuePrefix+"events.of-some-other-version", brokertest.Message{})
 	hearing(t, b.workers(t))
-	eventually(t, "the queue of events", func() bool { return len(b.own(t)) == 2 })
+	eventually.Holds(t, patience, "the queue of events", func() bool { return len(b.own(t)) == 2 })
 	d := b.NewDriver(t, brokertest.RightPassword)
 	brokertest.Expect(t, b, d, map[string]brokertest.Counts{"celery": {Backlog: 2}})
 	s, err := d.Sample(t.Context())
@@ -280,7 +271,7 @@ func noTaskQueues(t *testing.T, b *celeryBroker) {
 func taken(t *testing.T, b *celeryBroker) {
 	w := b.workers(t)
 	e := hearing(t, w)
-	eventually(t, "the queue of events", func() bool { return len(b.own(t)) == 1 })
+	eventually.Holds(t, patience, "the queue of events", func() bool { return len(b.own(t)) == 1 })
 	b.Control(t, "eval", `Name = rabbit_misc:r(<<"`+b.vhost+`">>, queue, <<"`+b.own(t)[0].Name+`">>),
 		{ok, Q} = rabbit_amqqueue:lookup(Name), rabbit_amqqueue:delete(Q, false, false, <<"test">>).`)
 	brokertest.CheckText(t, e.end(t), "listen to the workers of broker ns/broker", b.Address(), "somebody deleted it")
@@ -307,10 +298,10 @@ func restarted(t *testing.T, b *celeryBroker) {
 	brokertest.CheckText(t, listen(t, w).end(t), "connection refused", "is the server running")
 	b.Start(t)
 	e = hearing(t, w)
-	eventually(t, "the worker to be heard again", func() bool {
+	eventually.Holds(t, patience, "the worker to be heard again", func() bool {
 		return e.has(func(e monitor.WorkerEvent) bool { return e.Node == "celery@worker" })
 	})
-	eventually(t, "the worker to answer again", func() bool {
+	eventually.Holds(t, patience, "the worker to answer again", func() bool {
 		replies, err := ask(t, w, 10*time.Second, monitor.MethodStats, "celery@worker")
 		return err == nil && len(replies) == 1
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -73,9 +74,9 @@ func TestWorkersSayWhatTheyExecuteAndServe(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisOptions{})
 	app, _, w := startTwo(t, server)
 	early := app.Publish(t, servers.CeleryTask{N: 2, Queue: "fast", Gate: "gate"})
-	await(t, "the tasks of the first worker", func() bool { return len(app.Record(t).Started) == 2 })
+	eventually.Holds(t, patience, "the tasks of the first worker", func() bool { return len(app.Record(t).Started) == 2 })
 	late := app.Publish(t, servers.CeleryTask{N: 1, Queue: "slow", Gate: "gate"})
-	await(t, "the task of the second worker", func() bool { return len(app.Record(t).Started) == 3 })
+	eventually.Holds(t, patience, "the task of the second worker", func() bool { return len(app.Record(t).Started) == 3 })
 
 	want := []monitor.ActiveTask{
 		{ID: early[0], RoutingKey: "fast", Acknowledged: true}, {ID: early[1], RoutingKey: "fast", Acknowledged: true}, {ID: late[0], RoutingKey: "slow"},
@@ -105,7 +106,7 @@ func TestWorkersSayWhatTheyExecuteAndServe(t *testing.T) {
 	if diff := cmp.Diff(map[string][]string{"celery@one": {"fast", "slow"}, "celery@two": {"slow"}}, serves); diff != "" {
 		t.Errorf("served queues (-want +got):\n%s", diff)
 	}
-	await(t, "the list of replies to expire", func() bool { return len(keysOf(t, server.Admin())) == 0 })
+	eventually.Holds(t, patience, "the list of replies to expire", func() bool { return len(keysOf(t, server.Admin())) == 0 })
 }
 
 func TestOnlyThoseAnswerWhoAreAsked(t *testing.T) {
@@ -141,7 +142,7 @@ func TestFrozenWorkerIsSilent(t *testing.T) {
 	}
 	one.Signal(t, syscall.SIGCONT)
 	var left []string
-	await(t, "the late answer", func() bool {
+	eventually.Holds(t, patience, "the late answer", func() bool {
 		left = keysOf(t, server.Admin())
 		return len(left) == 1 && server.Admin().LLen(context.Background(), left[0]).Val() > 1
 	})
@@ -250,7 +251,7 @@ func TestNoMoreIsReadThanWorkersMayAnswer(t *testing.T) {
 		t.Fatalf("%q are left, want a list that expires", left)
 	}
 	// Read were 100, two for the node, and never the one that keeps the list.
-	await(t, "the last element", func() bool { return server.Admin().LLen(context.Background(), left[0]).Val() == 300-102+1 })
+	eventually.Holds(t, patience, "the last element", func() bool { return server.Admin().LLen(context.Background(), left[0]).Val() == 300-102+1 })
 	if got := ask(t, w, monitor.MethodActive, patience, "celery@one"); len(got) != 1 || server.Admin().LLen(t.Context(), left[0]).Val() > 1 {
 		t.Errorf("%v answer, and %d elements are left; want one answer, and nothing of the question before", got, server.Admin().LLen(t.Context(), left[0]).Val())
 	}
@@ -293,7 +294,7 @@ func TestAskEndsWithItsServer(t *testing.T) {
 		replies, err := w.Ask(context.Background(), monitor.MethodActive, []string{"celery@one", "celery@two"})
 		ended <- outcome{replies, err}
 	}()
-	await(t, "the first answer to be read", func() bool {
+	eventually.Holds(t, patience, "the first answer to be read", func() bool {
 		left := keysOf(t, server.Admin())
 		return len(left) == 1 && hasServed(t, server, "lpop") && server.Admin().LLen(context.Background(), left[0]).Val() == 1
 	})
@@ -336,7 +337,7 @@ func TestAskOfAReplica(t *testing.T) {
 
 	// Events come to a replica as well.
 	e := listen(t, w)
-	await(t, "an event through the replica", func() bool {
+	eventually.Holds(t, patience, "an event through the replica", func() bool {
 		publishEvent(t, primary.Admin(), "a@b", "/0.celeryev/worker.heartbeat")
 		return e.count(isOf("a@b")) > 0
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -196,7 +197,7 @@ func TestInFlightIsWhatWorkersExecuteAndReserve(t *testing.T) {
 
 			sent := app.Publish(t, servers.CeleryTask{N: 20, Gate: "gate"})
 			app.StartWorker(t, servers.WorkerOptions{Concurrency: 2, Prefetch: 4, LateAck: lateAck})
-			await(t, "the worker to hold what it may", func() bool {
+			eventually.Holds(t, patience, "the worker to hold what it may", func() bool {
 				held := app.Inspect(t, "celery@worker")
 				want := map[bool]int{false: 8, true: 6}[lateAck]
 				return len(held.Active) == 2 && len(held.Reserved) == want

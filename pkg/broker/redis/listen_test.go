@@ -17,6 +17,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -195,7 +196,7 @@ func TestListenGoesOnWhileNobodySpeaks(t *testing.T) {
 		return calls
 	}
 	before := pings()
-	await(t, "four pings", func() bool { return pings() >= before+4 })
+	eventually.Holds(t, patience, "four pings", func() bool { return pings() >= before+4 })
 	publishEvent(t, server.Admin(), "a@b", "/0.celeryev/worker.heartbeat")
 	e.await(t, "an event after a long silence", isOf("a@b"))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -52,7 +53,7 @@ func TestLookoutHasTwoConnectionsAndLeavesNone(t *testing.T) {
 		t.Error(err)
 	}
 	brokertest.CheckText(t, line.end(), "closed")
-	await(t, "the connections to go", func() bool {
+	eventually.Holds(t, patience, "the connections to go", func() bool {
 		reading, hearing := lookouts(t, server)
 		return len(reading)+len(hearing) == 0 && countOf(t, server, "clients", "tracking_clients") == 0
 	})
@@ -105,7 +106,7 @@ func TestLookoutEndsWithEitherConnection(t *testing.T) {
 			}
 			brokertest.CheckText(t, line.end(), "look out for messages of broker ns/broker at "+server.Address(), "is lost")
 			_ = line.Close()
-			await(t, "the connections to go", func() bool {
+			eventually.Holds(t, patience, "the connections to go", func() bool {
 				reading, hearing := lookouts(t, server)
 				return len(reading)+len(hearing) == 0
 			})
@@ -185,7 +186,7 @@ func TestLookoutGoesOnWhileNobodyWrites(t *testing.T) {
 		return min(pings, roles)
 	}
 	before := looks()
-	await(t, "four pings over each connection", func() bool { return looks() >= before+4 })
+	eventually.Holds(t, patience, "four pings over each connection", func() bool { return looks() >= before+4 })
 	server.Admin().LPush(context.Background(), "celery", "m")
 	line.awaitTold("celery")
 }
@@ -205,7 +206,7 @@ func TestLookoutOfMoreThanTheServerRemembers(t *testing.T) {
 	for _, name := range names {
 		server.Admin().LPush(context.Background(), name, "m")
 	}
-	await(t, "all messages", func() bool {
+	eventually.Holds(t, patience, "all messages", func() bool {
 		maps.Copy(known, line.count(line.told()...))
 		return maps.Equal(known, want)
 	})
@@ -304,7 +305,7 @@ func TestLookoutOfAReplicaThatHasLostItsPrimary(t *testing.T) {
 	}})
 	l := newLookout(t, redis.Config{URL: replica.URL(0)})
 	var line lookoutLine
-	await(t, "a replica in step", func() bool {
+	eventually.Holds(t, patience, "a replica in step", func() bool {
 		opened, err := l.Open(t.Context())
 		line = lookoutLine{opened, t}
 		return err == nil
@@ -363,7 +364,7 @@ func (l lookoutLine) expectTelling(b *kombuBroker) {
 		l.t.Fatalf("Tells = false: %v", l.Reason())
 	}
 	before := b.attempts(l.t, "ping")
-	await(l.t, "four pings", func() bool { return b.attempts(l.t, "ping") >= before+4 })
+	eventually.Holds(l.t, patience, "four pings", func() bool { return b.attempts(l.t, "ping") >= before+4 })
 	list := b.keys.Queue("celery", 0)
 	b.Admin().LPush(context.Background(), list, "m")
 	l.awaitTold("celery")

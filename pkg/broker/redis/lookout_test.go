@@ -15,6 +15,7 @@ import (
 
 	"github.com/celery-hpa/celery-hpa/pkg/broker/brokertest"
 	"github.com/celery-hpa/celery-hpa/pkg/broker/redis"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -280,7 +281,7 @@ func TestLookoutForgetsWhatItWasTold(t *testing.T) {
 	line := openLine(t, redis.Config{URL: server.URL(0)})
 	line.expect(map[string]int64{"one": 0, "two": 0})
 	server.Admin().LPush(context.Background(), "one", "m")
-	await(t, "the notice", func() bool { return countOf(t, server, "stats", "tracking_total_keys") < 20 })
+	eventually.Holds(t, patience, "the notice", func() bool { return countOf(t, server, "stats", "tracking_total_keys") < 20 })
 	line.expect(map[string]int64{"three": 0}) // the notice has been sent before the answer
 	line.Forget([]string{"one"})
 	server.Admin().LPush(context.Background(), "two", "m")

@@ -17,21 +17,12 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/celery"
 	"github.com/celery-hpa/celery-hpa/pkg/celery/monitor"
 	"github.com/celery-hpa/celery-hpa/pkg/queue"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
 // patience bounds every wait of these tests; none depends on its length.
 const patience = 60 * time.Second
-
-// await polls until something is so.
-func await(t testing.TB, what string, isSo func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !isSo(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s in vain for %s", patience, what)
-		}
-	}
-}
 
 func newWorkers(t *testing.T, cfg redis.Config) *redis.Workers {
 	t.Helper()
@@ -119,7 +110,7 @@ func (e *ear) wrong() []error {
 // await waits for an event.
 func (e *ear) await(t *testing.T, what string, isWanted func(monitor.WorkerEvent) bool) {
 	t.Helper()
-	await(t, what, func() bool { return e.count(isWanted) > 0 })
+	eventually.Holds(t, patience, what, func() bool { return e.count(isWanted) > 0 })
 }
 
 // end waits for Listen to return, and returns its error.
@@ -288,7 +279,7 @@ func hearOne(t *testing.T, w *redis.Workers) error {
 // so some time after they have begun to consume. They pass over what is empty.
 func awaitControl(t *testing.T, server *servers.Redis, channel string, workers int64) {
 	t.Helper()
-	await(t, "workers to hear remote control", func() bool {
+	eventually.Holds(t, patience, "workers to hear remote control", func() bool {
 		return server.Admin().Publish(context.Background(), channel, "").Val() == workers
 	})
 }

@@ -12,7 +12,11 @@ import (
 	"time"
 
 	"github.com/celery-hpa/celery-hpa/hack/localkube/internal/process"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
+
+// patience bounds every wait for a state. Only a failing test waits that long.
+const patience = 20 * time.Second
 
 // parentEnv makes the test binary start a child, say its id, and wait to be
 // killed.
@@ -56,7 +60,7 @@ func TestExitCodeIsWhatAShellWouldSay(t *testing.T) {
 func TestSignalReachesTheMainProcessOnly(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "descendant")
 	child := start(t, `trap 'wait; exit 3' TERM; (trap 'echo signalled >`+file+`' TERM; echo ready >`+file+`; sleep 1) & while :; do wait; done`)
-	eventually(t, "the descendant is ready", func() bool { return read(file) == "ready" })
+	eventually.Holds(t, patience, "the descendant is ready", func() bool { return read(file) == "ready" })
 	if err := child.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +80,7 @@ func TestDescendantsEndWithTheMainProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the descendant is gone", func() bool { return gone(pid) })
+	eventually.Holds(t, patience, "the descendant is gone", func() bool { return gone(pid) })
 }
 
 func TestChildrenEndWhenTheParentIsKilled(t *testing.T) {
@@ -100,7 +104,7 @@ func TestChildrenEndWhenTheParentIsKilled(t *testing.T) {
 	}
 	_ = parent.Process.Kill()
 	_ = parent.Wait()
-	eventually(t, "the child is gone", func() bool { return gone(pid) })
+	eventually.Holds(t, patience, "the child is gone", func() bool { return gone(pid) })
 }
 
 func TestStartNamesTheProgramThatIsMissing(t *testing.T) {
@@ -138,15 +142,4 @@ func gone(pid int) bool {
 func read(file string) string {
 	content, _ := os.ReadFile(file)
 	return strings.TrimSpace(string(content))
-}
-
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
