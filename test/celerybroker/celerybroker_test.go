@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -123,7 +124,7 @@ func (c *cluster) testLife(t *testing.T) {
 		p.awaitBacklog(t, "celery", "4")
 	})
 	c.delete(t, "redis")
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "the broker is served no more", func() error {
 		if got, err := p.backlog(t.Context(), "celery"); err == nil {
 			return fmt.Errorf("a broker that is gone has the backlog %v", got)
 		}
@@ -189,7 +190,7 @@ func (c *cluster) testRights(t *testing.T) {
 	c.putSecret(t, "reader", "url", strings.Replace(redis.URL(0), "redis://", "redis://reader:"+secret+"@", 1))
 	c.mustCreate(t, "redis", "url: {secretKeyRef: {name: reader, key: url}}"+celeryQueue)
 	c.awaitReady(t, "redis", v1alpha1.ReasonIncomplete, "+psubscribe")
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "a missing right is named", func() error {
 		if b := c.get(t, "redis"); len(b.Status.MissingRights) == 0 {
 			return fmt.Errorf("the status names no missing right: %+v", b.Status)
 		}
@@ -211,7 +212,7 @@ func (c *cluster) testLookoutRights(t *testing.T) {
 	}
 	c.apply(t, sleeper)
 	missing := func() []string { return c.get(t, "redis").Status.MissingRights }
-	waitLong(t, func() error {
+	eventually.Succeeds(t, longPatience, "the one missing right is named", func() error {
 		if rights := missing(); len(rights) != 1 || !strings.Contains(rights[0], "+client|tracking") || !strings.Contains(rights[0], "NOPERM") {
 			return fmt.Errorf("the missing rights are %q", rights)
 		}
@@ -219,7 +220,7 @@ func (c *cluster) testLookoutRights(t *testing.T) {
 	})
 	c.awaitReady(t, "redis", v1alpha1.ReasonSampled, "")
 	check(t, redis.Admin().Do(t.Context(), "acl", "setuser", "watcher", "+client|tracking").Err())
-	waitLong(t, func() error {
+	eventually.Succeeds(t, longPatience, "no right is missing", func() error {
 		if rights := missing(); len(rights) > 0 {
 			return fmt.Errorf("it lacks %q", rights)
 		}

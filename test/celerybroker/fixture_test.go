@@ -25,6 +25,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/hack/playground"
 	"github.com/celery-hpa/celery-hpa/pkg/api/v1alpha1"
 	"github.com/celery-hpa/celery-hpa/pkg/brokerresource"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -120,7 +121,7 @@ func (c *cluster) get(t *testing.T, name string) v1alpha1.CeleryBroker {
 func (c *cluster) awaitReady(t *testing.T, name, reason, text string) v1alpha1.CeleryBroker {
 	t.Helper()
 	var b v1alpha1.CeleryBroker
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, name+" is "+reason, func() error {
 		b = c.get(t, name)
 		for _, ready := range b.Status.Conditions {
 			if ready.Type == v1alpha1.ConditionReady && ready.Reason == reason && strings.Contains(ready.Message, text) {
@@ -130,29 +131,6 @@ func (c *cluster) awaitReady(t *testing.T, name, reason, text string) v1alpha1.C
 		return fmt.Errorf("%s is %+v, want reason %s and %q", name, b.Status.Conditions, reason, text)
 	})
 	return b
-}
-
-// waitFor blocks until reached returns nil.
-func waitFor(t *testing.T, reached func() error) {
-	t.Helper()
-	waitWith(t, patience, reached)
-}
-
-// waitLong is waitFor for what takes half a minute.
-func waitLong(t *testing.T, reached func() error) {
-	t.Helper()
-	waitWith(t, longPatience, reached)
-}
-
-func waitWith(t *testing.T, patience time.Duration, reached func() error) {
-	t.Helper()
-	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if err = reached(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("not within %s: %v", patience, err)
 }
 
 // program is a process of celery-hpa, which the API server knows as the server of external
@@ -229,7 +207,7 @@ func (p *program) backlog(ctx context.Context, queue string) ([]string, error) {
 // awaitBacklog blocks until a queue has that backlog at the one broker that has it.
 func (p *program) awaitBacklog(t *testing.T, queue, want string) {
 	t.Helper()
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "the backlog of "+queue+" is "+want, func() error {
 		got, err := p.backlog(t.Context(), queue)
 		if err != nil {
 			return err

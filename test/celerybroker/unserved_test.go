@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // elsewhere is a namespace without a broker, with an HPA on a metric of ours and one on
@@ -60,13 +62,13 @@ func (c *cluster) testUnserved(t *testing.T) {
 	for _, process := range []string{"first", "second"} {
 		t.Run(process, func(t *testing.T) {
 			p := c.run(t, "")
-			waitFor(t, func() error {
+			eventually.Succeeds(t, patience, "the HPA is seen", func() error {
 				if !strings.Contains(p.log.String(), "An HPA scales on metrics of a namespace that no broker serves") {
 					return fmt.Errorf("it has seen no HPA without a broker")
 				}
 				return nil
 			})
-			waitFor(t, func() error {
+			eventually.Succeeds(t, patience, "there is an event", func() error {
 				if events := c.eventsElsewhere(t); len(events) == 0 {
 					return fmt.Errorf("there is no event")
 				}

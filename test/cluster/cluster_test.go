@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // step is a part of the test, which goes on only if it has passed.
@@ -67,7 +69,7 @@ func (c *cluster) readsBroker(t *testing.T) {
 		c.kubectl(t, "rollout", "status", name, "--namespace="+space, "--timeout=3m")
 	}
 	c.kubectl(t, "wait", "--for=condition=Ready", "celerybroker/redis", "--namespace="+space, "--timeout=3m")
-	waitFor(t, func() error { return c.hasTasks(t, 0) })
+	eventually.Succeeds(t, patience, "there are no tasks", func() error { return c.hasTasks(t, 0) })
 }
 
 // scales sends short tasks and such that are held for longer than their worker's grace
@@ -77,11 +79,11 @@ func (c *cluster) scales(t *testing.T) {
 	c.send(t, 24, "work", "3")
 	c.send(t, 2, "hold")
 	c.awaitReplicas(t, "3")
-	waitFor(t, func() error { return c.readyWorkers(t, "3") })
+	eventually.Succeeds(t, patience, "three workers are ready", func() error { return c.readyWorkers(t, "3") })
 	c.awaitFewer(t)
 	left := time.Now()
 	busy := c.holders(t)
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "tasks are held for longer than the grace period", func() error {
 		if held := time.Since(left); held < gracePeriod {
 			return fmt.Errorf("tasks are held for %s, less than the grace period", held)
 		}
@@ -108,7 +110,7 @@ func (c *cluster) finish(t *testing.T) {
 // and the workers that went are gone.
 func (c *cluster) awaitFewer(t *testing.T) {
 	t.Helper()
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "the busy workers alone are left", func() error {
 		if short := strings.Count(c.record(t), "finished"); short < 24 {
 			return fmt.Errorf("%d of 24 short tasks are finished", short)
 		}
@@ -122,10 +124,10 @@ func (c *cluster) awaitFewer(t *testing.T) {
 func (c *cluster) losesWorker(t *testing.T) {
 	c.begin(t)
 	c.send(t, 1, "hold")
-	waitFor(t, func() error { return c.executes(t, 1) })
+	eventually.Succeeds(t, patience, "the task is executed", func() error { return c.executes(t, 1) })
 	worker := c.holders(t)[0]
 	c.kubectl(t, "delete", "pod", worker, "--namespace="+space)
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "the end of the worker is seen", func() error {
 		if _, gone := c.ends.of(worker); !gone {
 			return fmt.Errorf("no end of worker %s was seen", worker)
 		}
@@ -159,7 +161,7 @@ func (c *cluster) uninstalls(t *testing.T) {
 // isEmpty waits until nothing of a pod is left on the node: no process of a container, no
 // volume, no namespace.
 func (c *cluster) isEmpty(t *testing.T) {
-	waitFor(t, func() error { return errors.Join(c.hasNoMounts(), hasNoContainers()) })
+	eventually.Succeeds(t, patience, "no mount and no container is left", func() error { return errors.Join(c.hasNoMounts(), hasNoContainers()) })
 }
 
 func (c *cluster) hasNoMounts() error {

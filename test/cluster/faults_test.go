@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // survives has what can fail in a cluster fail, and the chart upgraded, while two tasks are
@@ -15,7 +17,7 @@ import (
 func (c *cluster) survives(t *testing.T) {
 	c.begin(t)
 	c.send(t, 2, "hold")
-	waitFor(t, func() error { return c.executes(t, 2) })
+	eventually.Succeeds(t, patience, "the tasks are executed", func() error { return c.executes(t, 2) })
 	busy := c.holders(t)
 	bearing := func(fault func(*testing.T)) func(*testing.T) {
 		return func(t *testing.T) {
@@ -38,7 +40,7 @@ func (c *cluster) survives(t *testing.T) {
 func (c *cluster) losesLeader(t *testing.T) {
 	leader := c.leader(t)
 	c.kubectl(t, "delete", "pod", leader, "--namespace="+system)
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "another pod leads", func() error {
 		if now := c.leader(t); now == leader || now == "" {
 			return fmt.Errorf("%q leads", now)
 		}
@@ -49,7 +51,7 @@ func (c *cluster) losesLeader(t *testing.T) {
 
 func (c *cluster) restartsContainerd(t *testing.T) {
 	check(t, c.Restart("containerd"))
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "commands can be run in the sender", func() error {
 		_, err := c.Kubectl(t.Context(), c.inSender("true")...)
 		return err
 	})
@@ -59,13 +61,13 @@ func (c *cluster) restartsContainerd(t *testing.T) {
 // than the grace period: one that began on a worker that the HPA has just given up would be
 // killed.
 func (c *cluster) showsNumbers(t *testing.T) {
-	waitFor(t, func() error { return c.hasBusyWorkersOnly(t) })
+	eventually.Succeeds(t, patience, "the busy workers alone are left", func() error { return c.hasBusyWorkersOnly(t) })
 	c.send(t, 4, "hold")
 	c.awaitReplicas(t, "3")
-	waitFor(t, func() error { return c.executes(t, 6) })
+	eventually.Succeeds(t, patience, "all slots are taken", func() error { return c.executes(t, 6) })
 	c.send(t, 6, "work", "1")
-	waitFor(t, func() error { return c.hasTasks(t, 12) })
-	waitFor(t, func() error { return c.shows(t, "redis", "True", "1", "6", "6") })
+	eventually.Succeeds(t, patience, "all tasks are counted", func() error { return c.hasTasks(t, 12) })
+	eventually.Succeeds(t, patience, "kubectl shows the numbers", func() error { return c.shows(t, "redis", "True", "1", "6", "6") })
 }
 
 // shows tells whether kubectl lists one broker so.
@@ -85,7 +87,7 @@ func (c *cluster) losesBroker(t *testing.T) {
 	busy := c.holders(t)
 	c.kubectl(t, "cordon", "node")
 	c.kubectl(t, "delete", "pod", "redis-0", "--namespace="+space)
-	waitFor(t, func() error { return c.hasNoTasks(t, 12) })
+	eventually.Succeeds(t, patience, "the metric is an error", func() error { return c.hasNoTasks(t, 12) })
 	for unknown := time.Now(); time.Since(unknown) < 2*(stabilization+idleWindow); time.Sleep(time.Second) {
 		if err := c.hasNoTasks(t, 12); err != nil {
 			t.Fatal(err)
@@ -95,7 +97,7 @@ func (c *cluster) losesBroker(t *testing.T) {
 	c.expectUntouched(t, busy)
 	c.kubectl(t, "uncordon", "node")
 	c.kubectl(t, "rollout", "status", "statefulset/redis", "--namespace="+space, "--timeout=3m")
-	waitFor(t, func() error { return c.hasTasks(t, 12) })
+	eventually.Succeeds(t, patience, "all tasks are counted again", func() error { return c.hasTasks(t, 12) })
 	c.expectUntouched(t, busy)
 }
 
@@ -121,7 +123,7 @@ func (c *cluster) hasNoTasks(t *testing.T, last int64) error {
 func (c *cluster) awaitHeld(t *testing.T, failed time.Time) {
 	t.Helper()
 	seen := time.Time{}
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "the tasks are seen for longer than it takes to go to zero", func() error {
 		got, err := c.tasks(t)
 		if err != nil {
 			return err

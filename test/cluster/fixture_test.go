@@ -131,15 +131,3 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
-
-// waitFor blocks until reached returns nil.
-func waitFor(t *testing.T, reached func() error) {
-	t.Helper()
-	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if err = reached(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("not within %s: %v", patience, err)
-}

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	externalmetrics "k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // tasksURI is where the metric is that the HPA scales on.
@@ -145,7 +147,7 @@ func (c *cluster) expectUntouched(t *testing.T, busy []string) {
 
 func (c *cluster) awaitNoWorkers(t *testing.T) {
 	t.Helper()
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "there are no workers", func() error {
 		if names := c.workers(t); names != "" {
 			return fmt.Errorf("there still are %s", names)
 		}
@@ -168,7 +170,7 @@ func (c *cluster) expectReplicas(t *testing.T, want string) {
 
 func (c *cluster) awaitReplicas(t *testing.T, want string) {
 	t.Helper()
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "the replicas are "+want, func() error {
 		if got := c.replicas(t); got != want {
 			return fmt.Errorf("%s replicas, want %s", got, want)
 		}

@@ -15,6 +15,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 )
 
 // releaseFlags are those of every install and upgrade: the images are on the node already.
@@ -31,7 +33,7 @@ func (c *cluster) expectRelease(t *testing.T, tag string) {
 	t.Helper()
 	const fields = `{range .items[*]}{.spec.containers[0].image} {.status.containerStatuses[0].ready}{"\n"}{end}`
 	image := "localhost/celery-hpa:" + tag + " true"
-	waitFor(t, func() error {
+	eventually.Succeeds(t, patience, "both pods are of "+image, func() error {
 		pods := c.kubectl(t, "get", "pods", "--namespace="+system, "--output=jsonpath="+fields)
 		if pods != image+"\n"+image {
 			return fmt.Errorf("the pods are\n%s\nwant two of %s", pods, image)

@@ -26,6 +26,7 @@ import (
 	"github.com/celery-hpa/celery-hpa/pkg/app"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver"
 	"github.com/celery-hpa/celery-hpa/pkg/serve/apiserver/delegate"
+	"github.com/celery-hpa/celery-hpa/test/eventually"
 	"github.com/celery-hpa/celery-hpa/test/servers"
 )
 
@@ -164,17 +165,6 @@ func (f *fixture) get(t *testing.T, path string) (string, error) {
 	return string(out), err
 }
 
-func waitFor(t *testing.T, reached func() error) {
-	t.Helper()
-	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if err = reached(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("not within %s: %v", patience, err)
-}
-
 func TestCeleryHPATakesThePlaceOfAnother(t *testing.T) {
 	f := newFixture(t)
 	redis := servers.StartRedis(t, servers.RedisOptions{})
@@ -194,10 +184,10 @@ func TestCeleryHPATakesThePlaceOfAnother(t *testing.T) {
 			return nil
 		}
 	}
-	waitFor(t, answers(ours, `"value":"2"`))
-	waitFor(t, answers("/namespaces/anything/"+foreign+"?labelSelector=foo%3Dbar", `"metricName":"my-external-metric"`))
-	waitFor(t, answers("", listed))
-	waitFor(t, answers("", `"name":"celery_queue_backlog"`))
+	eventually.Succeeds(t, patience, "our metric is served", answers(ours, `"value":"2"`))
+	eventually.Succeeds(t, patience, "the other adapter's metric is served", answers("/namespaces/anything/"+foreign+"?labelSelector=foo%3Dbar", `"metricName":"my-external-metric"`))
+	eventually.Succeeds(t, patience, "the other adapter's metrics are listed", answers("", listed))
+	eventually.Succeeds(t, patience, "our metrics are listed", answers("", `"name":"celery_queue_backlog"`))
 	t.Run("its errors are passed back", func(t *testing.T) {
 		if _, err := f.get(t, "/namespaces/default/"+foreign+"?labelSelector=foo%3D%3D%3Dbar"); err == nil || !strings.Contains(err.Error(), "BadRequest") {
 			t.Errorf("of a selector that is none it says %v", err)
