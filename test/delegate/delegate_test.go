@@ -2,6 +2,7 @@ package delegate_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -179,7 +180,7 @@ func TestCeleryHPATakesThePlaceOfAnother(t *testing.T) {
 	answers := func(path, want string) func() error {
 		return func() error {
 			if said, err := f.get(t, path); err != nil || !strings.Contains(said, want) {
-				return fmt.Errorf("%s answers %s, %w, want %s", path, said, err, want)
+				return errors.Join(fmt.Errorf("%s answers %s, want %s", path, said, want), err)
 			}
 			return nil
 		}

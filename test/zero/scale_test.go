@@ -344,7 +344,7 @@ func (f *fixture) outrunsWatch(t *testing.T) {
 	eventually.Succeeds(t, patience, "the watch going on, there are 9", func() error {
 		got, err := b.scales.Get(t.Context(), b.deployment())
 		if err != nil || got.Replicas != 9 {
-			return fmt.Errorf("Get() = %+v, %w", got, err)
+			return errors.Join(fmt.Errorf("Get() = %+v", got), err)
 		}
 		return nil
 	})
