@@ -15,7 +15,8 @@ import (
 const (
 	// toldWithin and polledWithin bound a wake by the replica that leads, from the
 	// moment at which it could know of a message; standbyWithin is what the others wait
-	// for more, noticedWithin the bound where the notice was lost.
+	// for more, noticedWithin the bound where the notice was lost, without the time after a
+	// sample that has failed.
 	toldWithin    = 100 * time.Millisecond
 	polledWithin  = toldWithin + 60*time.Millisecond
 	standbyWithin = 200 * time.Millisecond
@@ -401,8 +402,10 @@ func (j *judge) lapse(r *replica, s *stretch, until moment) {
 		return
 	}
 	d := until - j.w.now
-	s.byDeaf += d
-	if known, err := r.depthNow(); err != nil || known.Backlog.Err != nil || r.deafTill > j.w.now {
+	if !r.sampler.isFailing {
+		s.byDeaf += d
+	}
+	if known, err := r.depthNow(); err != nil || known.Backlog.Err != nil || r.isDeaf() {
 		return // until the next sample
 	}
 	s.byAny += d
@@ -447,11 +450,12 @@ func (j *judge) judgeSize(until moment) {
 // lapseShort has time pass for the replicas that know of a size that does not suffice.
 func (j *judge) lapseShort(isNews bool, until moment) {
 	for _, r := range j.w.replicas {
-		if isFresh := !r.sampler.isFailing && j.w.now-r.sampler.lastAt <= sampleInterval*5/4; !j.isShort || isNews || !isFresh {
+		isFreshTill := r.sampler.lastAt + sampleInterval*5/4
+		if !j.isShort || isNews || r.sampler.isFailing || j.w.now > isFreshTill {
 			r.reins.short = stretch{}
 			continue
 		}
-		j.lapse(r, &r.reins.short, until)
+		j.lapse(r, &r.reins.short, min(until, isFreshTill))
 		j.judgeShort(r.reins.short)
 	}
 }

@@ -18,6 +18,8 @@ const (
 	sampleInterval = time.Second
 	restInterval   = 5 * time.Second
 	sampleTimeout  = 2 * time.Second
+	// deafTime is how long it takes at the most to read what a lost notice would have told.
+	deafTime = restInterval + time.Second
 	// answerTime is for how long an answer of a worker is waited (pkg/observe/workers).
 	answerTime = time.Second
 	// pollInterval is how often queues are read where nobody tells of messages.
@@ -228,7 +230,7 @@ func (l *lookout) written() {
 	}
 	if w.chance(w.faults().lostNotice) {
 		w.marks[lostNotices]++
-		l.r.deafTill = w.now + restInterval + time.Second
+		l.r.deafTill = w.now + deafTime
 		return
 	}
 	l.read(w.mostly(100*time.Microsecond, time.Millisecond, 5*time.Millisecond))

@@ -136,6 +136,13 @@ func (r *replica) depthNow() (queue.Depth, error) {
 	return r.memory.broker().Lookup("default", r.w.clock())
 }
 
+// isDeaf tells whether a notice was lost, and no sample that began later has been read: the
+// first one may fail.
+func (r *replica) isDeaf() bool {
+	since := r.w.epoch.Add(r.deafTill - deafTime)
+	return r.w.now < r.deafTill || r.memory.broker().SampledAt().Before(since)
+}
+
 // arrives takes in a backlog that was read in between.
 func (r *replica) arrives(c queue.Count) {
 	r.memory.counts.PutBacklogs(brokerRef(), map[string]queue.Count{"default": c})
