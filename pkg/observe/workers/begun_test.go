@@ -37,10 +37,8 @@ func (f fate) executes(host string, n int, acknowledged bool) {
 	f.s.answers["active celery@"+host] = "[" + content[min(1, len(content)):] + "]"
 }
 
-// want says how much there is to do when the broker holds some tasks, and how many each
-// worker may have begun.
-func (f fate) want(rule string, held, tasks, a, b int64) {
-	f.t.Helper()
+// count is how much there is to do when the broker holds some tasks.
+func (f fate) count(held int64) queue.Count {
 	got := sample(held)
 	d := got.Queues["celery"]
 	told := f.store.Executing(broker)
@@ -51,7 +49,14 @@ func (f fate) want(rule string, held, tasks, a, b int64) {
 	}
 	got.Queues["celery"] = d
 	f.store.AddBegun(broker, got, told, time.Now())
-	work := got.Queues["celery"].Tasks()
+	return got.Queues["celery"].Tasks()
+}
+
+// want says how much there is to do when the broker holds some tasks, and how many each
+// worker may have begun.
+func (f fate) want(rule string, held, tasks, a, b int64) {
+	f.t.Helper()
+	work := f.count(held)
 	begun := func(host string) int64 { return f.store.OnHost("airflow", host)[0].Begun }
 	if work.Err != nil || work.N != tasks || begun("a") != a || begun("b") != b {
 		f.t.Errorf("%s: %d tasks, of which a may have begun %d and b %d, want %d, %d and %d", rule, work.N, begun("a"), begun("b"), tasks, a, b)
@@ -160,6 +165,31 @@ func TestTasksThatComeMeanwhileAreNoMoreThanThereWere(t *testing.T) {
 			f.want("three have come", 9, 10, 1, 1)
 			f.want("and three more", 12, 12, 0, 0)
 			f.want("all have left", 0, 12, 12, 12)
+		},
+	})
+}
+
+// Tasks that end before their workers tell of them leave again and again: they are not taken
+// for as many as there once were.
+func TestAStreamOfShortTasksIsCountedByWhatThereWasLately(t *testing.T) {
+	live(t, map[string]func(f fate){
+		"two come and go in each second": func(f fate) {
+			early, late := int64(0), int64(0)
+			for second := range int64(90) {
+				f.s.say(beat("a", 7, 0, second))
+				f.s.say(beat("b", 7, 0, second))
+				f.wait(time.Second)
+				most := max(f.count(2).N, f.count(0).N)
+				switch {
+				case second > 35 && second < 55:
+					early = max(early, most)
+				case second > 65:
+					late = max(late, most)
+				}
+			}
+			if early != 4 || late != 2 {
+				f.t.Errorf("up to %d tasks are counted within a minute, and %d later; want 4, since there were ten, and 2", early, late)
+			}
 		},
 	})
 }
