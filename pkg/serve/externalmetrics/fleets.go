@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/metrics/pkg/apis/external_metrics"
 
 	"github.com/celery-hpa/celery-hpa/pkg/observe/fleet"
@@ -113,7 +112,7 @@ func (p *Provider) namedFleets(namespace string, requirements labels.Requirement
 	var fleets []fleet.Fleet
 	asked := false
 	for kind, label := range map[fleet.Kind]string{fleet.Deployment: LabelDeployment, fleet.StatefulSet: LabelStatefulSet} {
-		for _, name := range sets.List(named(requirements, label)) {
+		for _, name := range named(requirements, label) {
 			asked = true
 			f, err := p.fleets.Fleet(fleet.Ref{Namespace: namespace, Kind: kind, Name: name})
 			if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/agnivade/levenshtein"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
-	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/celery-hpa/celery-hpa/pkg/observe/snapshot"
 )
@@ -19,7 +18,7 @@ type query struct {
 	namespace string
 	selector  labels.Selector
 	brokers   []*snapshot.Broker
-	queues    sets.Set[string] // the queues asked for by name, nil if none is
+	queues    []string // those asked for by name, sorted; nil if none is
 }
 
 // newQuery narrows the brokers to those that the selector can match.
@@ -48,9 +47,14 @@ func (q *query) matches() ([]match, error) {
 		return nil, err
 	}
 	var found []match
+	labelled := labels.Set{} // one for all: there may be thousands
 	for _, b := range q.brokers {
-		for _, label := range q.candidates(b) {
-			if q.selector.Matches(labels.Set{LabelBroker: b.Ref.Name, LabelQueue: label}) {
+		candidates := q.candidates(b)
+		found = slices.Grow(found, len(candidates))
+		labelled[LabelBroker] = b.Ref.Name
+		for _, label := range candidates {
+			labelled[LabelQueue] = label
+			if q.selector.Matches(labelled) {
 				found = append(found, match{broker: b, label: label})
 			}
 		}
@@ -71,20 +75,20 @@ func (q *query) candidates(b *snapshot.Broker) []string {
 	if q.queues == nil {
 		return b.Labels()
 	}
-	var labels []string
-	for _, label := range sets.List(q.queues) {
+	known := make([]string, 0, len(q.queues))
+	for _, label := range q.queues {
 		if b.Has(label) {
-			labels = append(labels, label)
+			known = append(known, label)
 		}
 	}
-	return labels
+	return known
 }
 
 // checkQueues refuses a queue that is asked for by name and that no broker has.
 // While a broker may have it without that being known yet, the whole sum is
 // unknown.
 func (q *query) checkQueues() error {
-	for _, label := range sets.List(q.queues) {
+	for _, label := range q.queues {
 		var pending []error
 		known := false
 		for _, b := range q.brokers {
@@ -146,7 +150,7 @@ func narrow(all []*snapshot.Broker, requirements labels.Requirements) ([]*snapsh
 	for _, b := range all {
 		names = append(names, b.Ref.Name)
 	}
-	for _, wanted := range sets.List(named(requirements, LabelBroker)) {
+	for _, wanted := range named(requirements, LabelBroker) {
 		if !slices.Contains(names, wanted) {
 			return nil, notFound("namespace %s has no CeleryBroker %q%s", all[0].Ref.Namespace, wanted, suggest(wanted, names))
 		}
@@ -158,20 +162,21 @@ func narrow(all []*snapshot.Broker, requirements labels.Requirements) ([]*snapsh
 	}), nil
 }
 
-// named returns the values that the requirements demand of a label by name, nil
+// named returns the values that the requirements demand of a label by name, sorted, nil
 // if they demand none.
-func named(requirements labels.Requirements, key string) sets.Set[string] {
-	var values sets.Set[string]
+func named(requirements labels.Requirements, key string) []string {
+	var values []string
 	for _, r := range requirements {
 		switch r.Operator() {
 		case selection.Equals, selection.DoubleEquals, selection.In:
 			if r.Key() == key {
-				values = values.Union(sets.KeySet(r.Values()))
+				values = append(values, r.ValuesUnsorted()...)
 			}
 		default: // the others exclude, or ask for the label alone
 		}
 	}
-	return values
+	slices.Sort(values)
+	return slices.Compact(values)
 }
 
 // suggest names the closest of the known names, or all of them where they are
