@@ -234,7 +234,8 @@ func (r *Resolver) fingerprint(b Broker, contents []string) string {
 	if b.Err != nil {
 		said = b.Err.Error()
 	}
-	// %q keeps the parts apart and differs for bytes that are not UTF-8.
-	fmt.Fprintf(mac, "%q %q %q %q %q", b.String(), document, []string{b.URL, b.SentinelPassword, b.ManagementPassword}, contents, said)
+	// %q keeps the parts apart and differs for bytes that are not UTF-8. The document, which
+	// may be large, is JSON: it ends where it ends.
+	fmt.Fprintf(mac, "%q %s %q %q %q", b.String(), document, []string{b.URL, b.SentinelPassword, b.ManagementPassword}, contents, said)
 	return hex.EncodeToString(mac.Sum(nil))
 }
