@@ -96,6 +96,7 @@ func TestAnswers(t *testing.T) {
 		{"in flight", "airflow", "celery_queue_in_flight", "broker=a,queue=default", "a/default=3"},
 		{"scheduled", "airflow", "celery_queue_scheduled", "broker=a,queue=default", "a/default=1"},
 		{"in", "airflow", tasks, "queue in (slow,gpu)", "a/slow=0 b/gpu=2"},
+		{"in, twice", "airflow", tasks, "queue in (slow,gpu),queue in (gpu,slow,default)", "a/slow=0 b/gpu=2"},
 		{"==", "airflow", tasks, "queue==gpu", "b/gpu=2"},
 		{"!= of a queue", "airflow", tasks, "broker=b,queue!=gpu", "b/default=7"},
 		{"notin", "airflow", tasks, "queue notin (broken,default)", "a/slow=0 b/gpu=2"},
