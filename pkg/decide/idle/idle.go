@@ -113,7 +113,8 @@ type State struct {
 	// known is left out.
 	ShortSince time.Time
 	// ShortAt is when the messages were counted that wait for them, at zero; it is zero for
-	// one that is stranded. UnsureSince is since when it is not known whether these still wait, zero if it is.
+	// one that is stranded. UnsureSince is since when it is not known whether these still
+	// wait, zero if it is.
 	ShortAt, UnsureSince time.Time
 }
 
