@@ -19,17 +19,36 @@ func heard(name string, n int64, at time.Time) map[string]queue.Count {
 	return map[string]queue.Count{name: queue.Known(n, at)}
 }
 
-func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
-	sec := func(n int) time.Time { return t0.Add(time.Duration(n) * time.Second) }
-	sampled := func(s *snapshot.Store, at time.Time, backlog queue.Count) {
-		s.Put(ref, sample(at, map[string]queue.Depth{"a": {Backlog: backlog, InFlight: queue.Known(0, at), Scheduled: queue.Known(0, at)}}))
+// put says what is done to a store in which queue a is declared, and what is known of its
+// backlog then, three seconds after t0.
+type put struct {
+	rule string
+	do   func(s *snapshot.Store)
+	want string
+}
+
+func sec(n int) time.Time { return t0.Add(time.Duration(n) * time.Second) }
+
+// sampled puts a sample of queue a that has that backlog.
+func sampled(s *snapshot.Store, at time.Time, backlog queue.Count) {
+	s.Put(ref, sample(at, map[string]queue.Depth{"a": {Backlog: backlog, InFlight: queue.Known(0, at), Scheduled: queue.Known(0, at)}}))
+}
+
+func checkPuts(t *testing.T, puts []put) {
+	t.Helper()
+	for _, c := range puts {
+		t.Run(c.rule, func(t *testing.T) {
+			s := declared(map[string]string{"a": ""})
+			c.do(s)
+			if diff := cmp.Diff(c.want, errText(broker(t, s), "a", sec(3))); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
 	}
-	unknown := queue.Unknown(errors.New("no right"))
-	for _, c := range []struct {
-		rule string
-		do   func(s *snapshot.Store)
-		want string
-	}{
+}
+
+func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
+	checkPuts(t, []put{
 		{"messages that have arrived since the sample", func(s *snapshot.Store) {
 			sampled(s, sec(0), queue.Known(1, sec(0)))
 			s.PutBacklogs(ref, heard("a", 3, sec(1)))
@@ -57,6 +76,11 @@ func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
 			sampled(s, sec(0), queue.Known(1, sec(0)))
 			s.PutBacklogs(ref, heard("a", 0, sec(1)))
 		}, "1"},
+	})
+}
+
+func TestASampleLetsGoOnlyOfWhatWasReadBeforeItBegan(t *testing.T) {
+	checkPuts(t, []put{
 		{"a sample that began later", func(s *snapshot.Store) {
 			sampled(s, sec(0), queue.Known(0, sec(0)))
 			s.PutBacklogs(ref, heard("a", 3, sec(1)))
@@ -104,6 +128,21 @@ func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
 			s.PutBacklogs(ref, heard("a", 3, sec(2)))
 			sampled(s, sec(3), queue.Known(0, sec(1)))
 		}, "3"},
+		{"what is unknown is ignored", func(s *snapshot.Store) {
+			sampled(s, sec(0), queue.Known(1, sec(0)))
+			s.PutBacklogs(ref, map[string]queue.Count{"a": {N: 9, At: sec(1), Err: errors.New("wrong type")}})
+		}, "1"},
+		{"a failure to sample leaves it", func(s *snapshot.Store) {
+			sampled(s, sec(0), queue.Known(1, sec(0)))
+			s.PutBacklogs(ref, heard("a", 3, sec(1)))
+			s.Fail(ref, errors.New("connection refused"), sec(2))
+		}, "3"},
+	})
+}
+
+func TestABacklogThatASampleDoesNotKnowIsTheOneThatWasReadLast(t *testing.T) {
+	unknown := queue.Unknown(errors.New("no right"))
+	checkPuts(t, []put{
 		{"a lookout knows less than a sample that does not know", func(s *snapshot.Store) {
 			sampled(s, sec(0), unknown)
 			s.PutBacklogs(ref, heard("a", 0, sec(1)))
@@ -133,15 +172,11 @@ func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
 			s.PutBacklogs(ref, heard("a", 2, sec(2)))
 			sampled(s, sec(1), unknown)
 		}, "3"},
-		{"what is unknown is ignored", func(s *snapshot.Store) {
-			sampled(s, sec(0), queue.Known(1, sec(0)))
-			s.PutBacklogs(ref, map[string]queue.Count{"a": {N: 9, At: sec(1), Err: errors.New("wrong type")}})
-		}, "1"},
-		{"a failure to sample leaves it", func(s *snapshot.Store) {
-			sampled(s, sec(0), queue.Known(1, sec(0)))
-			s.PutBacklogs(ref, heard("a", 3, sec(1)))
-			s.Fail(ref, errors.New("connection refused"), sec(2))
-		}, "3"},
+	})
+}
+
+func TestABacklogThatIsReadBeforeTheFirstSampleIsKept(t *testing.T) {
+	checkPuts(t, []put{
 		{"before the first sample nothing is known", func(s *snapshot.Store) {
 			s.PutBacklogs(ref, heard("a", 3, sec(1)))
 		}, "broker airflow/prod has not been sampled yet"},
@@ -153,16 +188,7 @@ func TestABacklogGoesOverTheSampleWhileItIsYoungerAndMore(t *testing.T) {
 			s.PutBacklogs(ref, heard("a", 3, sec(1)))
 			sampled(s, sec(2), queue.Known(0, sec(2)))
 		}, "0"},
-	} {
-		t.Run(c.rule, func(t *testing.T) {
-			s := declared(map[string]string{"a": ""})
-			c.do(s)
-			got := errText(broker(t, s), "a", sec(3))
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-		})
-	}
+	})
 }
 
 func TestABacklogThatHasArrivedAgesAndTheRestOfTheDepthStays(t *testing.T) {
